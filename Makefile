@@ -1,0 +1,156 @@
+# Tambo. `make help` lists the targets; README.md says more.
+#   VARIANT=release|debug|asan|ubsan|fuzz   what kind of objects (build/$(VARIANT))
+#   V=1 shows the commands   CI=1 makes warnings errors
+VARIANT ?= release
+PREFIX  ?= /usr/local
+DESTDIR ?=
+V       ?=
+SABOTAGE ?=
+B       := build/$(VARIANT)$(if $(SABOTAGE),-without-$(SABOTAGE))
+MULTI   := $(shell gcc -print-multiarch 2>/dev/null || echo x86_64-linux-gnu)
+SSL_LIB := /usr/lib/$(MULTI)/android
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+
+CC.release := gcc
+CC.debug   := gcc
+CC.asan    := clang
+CC.ubsan   := clang
+CC.fuzz    := clang
+FLAGS.release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fcf-protection -fPIE
+FLAGS.debug   := -Og -g3
+FLAGS.asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+FLAGS.ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined
+FLAGS.fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+LINK.release  := -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+CC       := $(CC.$(VARIANT))
+WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wno-sign-conversion $(if $(CI),-Werror)
+INCLUDES := -Iinclude -I. -I/usr/include/android
+CFLAGS   := -std=gnu17 $(WARN) $(FLAGS.$(VARIANT)) $(INCLUDES) -MMD -MP -pthread -D_GNU_SOURCE $(if $(SABOTAGE),-DTB_SABOTAGE_$(SABOTAGE)=1)
+LDFLAGS  := $(FLAGS.$(VARIANT)) $(LINK.$(VARIANT)) -pthread -L$(SSL_LIB) -Wl,-rpath,$(SSL_LIB)
+LIBS     := -llmdb -luring -lzstd -lutf8proc -lconfuse -ljansson -lcrypt -largon2 -lssl -lcrypto
+Q        := $(if $(V),,@)
+
+ENGINE   := $(sort $(wildcard engine/*/*.c))
+FRONT    := $(sort $(wildcard frontends/*/*.c))
+DAEMON   := $(sort $(wildcard frontends/*.c))
+TOOLS    := $(sort $(wildcard tools/*.c))
+BENCH    := $(sort $(wildcard bench/*.c bench/workloads/*.c))
+UNIT     := $(sort $(wildcard tests/unit/*/test_*.c tests/prop/test_*.c tests/sim/test_*.c))
+FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+TESTLIB  := $(sort $(wildcard tests/lib/*.c))
+LIB      := $(ENGINE) $(FRONT)
+HEADERS  := $(sort $(wildcard include/tambo/*.h engine/*/*.h frontends/*.h frontends/*/*.h tools/*.h bench/*.h tests/lib/*.h))
+SOURCES  := $(LIB) $(DAEMON) $(TOOLS) $(BENCH) $(UNIT) $(FUZZ) $(TESTLIB)
+MAN      := $(sort $(wildcard docs/man/*.[158]))
+obj      = $(patsubst %.c,$(B)/%.o,$(1))
+bin      = $(patsubst %.c,$(B)/%,$(1))
+PROGRAMS := $(B)/tambod $(B)/tambo $(B)/tambo-bench
+
+all: $(PROGRAMS) ## build tambod, tambo and tambo-bench into build/$(VARIANT)
+
+$(B)/libtambo.a: $(call obj,$(LIB))
+	$(Q)rm -f $@; ar rcs $@ $^
+$(B)/tambod: $(call obj,$(DAEMON)) $(B)/libtambo.a
+$(B)/tambo: $(call obj,$(TOOLS)) $(B)/libtambo.a
+$(B)/tambo-bench: $(call obj,$(BENCH)) $(B)/libtambo.a
+$(PROGRAMS):
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(B)/%.o: %.c
+	@mkdir -p $(@D); echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS) -c -o $@ $<
+
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libtambo.a
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(B)/tests/%: $(B)/tests/%.o $(call obj,$(TESTLIB)) $(B)/libtambo.a
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+# ---- the two commands of the README ----
+
+run: deps-build ## install what is missing, build, and serve a demo account from ./run in the foreground
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@B=$(B) sh tools/demo.sh
+
+test: deps ## install what is missing, build, and run every test; the last line is "N passed, M failed"
+	@JOBS=$(JOBS) MAKE="$(MAKE)" bash tests/run.sh
+
+# ---- what has to be installed (Debian 12) ----
+
+DEPS_BUILD := gcc make pkg-config python3 libc6-dev liblmdb-dev liburing-dev android-libboringssl-dev libzstd-dev libconfuse-dev \
+              libjansson-dev libutf8proc-dev libcrypt-dev libargon2-dev
+DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks curl zstd \
+              e2fsprogs util-linux
+install_missing = @missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || \
+	echo $$p; done); [ -z "$$missing" ] || { echo "installing:" $$missing; sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \
+	$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -q --no-install-recommends $$missing; }
+
+deps: deps-build deps-test ## install what building and testing need, if anything is missing
+deps-build: ## install what building needs, if anything is missing
+	$(call install_missing,$(DEPS_BUILD))
+deps-test: ## install what testing needs, if anything is missing
+	$(call install_missing,$(DEPS_TEST))
+
+# ---- tests, one by one (tests/run.sh STAGE... runs them with their counts) ----
+
+tests: $(call bin,$(UNIT)) ## build the unit, property and simulation tests of this VARIANT
+fuzzers: $(call bin,$(FUZZ)) ## build the fuzz targets (VARIANT=fuzz)
+fuzz: ## fuzz every parser for SECONDS (default 60) each
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=fuzz fuzzers
+	@SECONDS_EACH=$(or $(SECONDS),60) bash tests/run.sh fuzz
+check-unit: ## unit and property tests alone
+	@MAKE="$(MAKE)" bash tests/run.sh unit prop
+check-proto: ## protocol dialogues alone
+	@MAKE="$(MAKE)" bash tests/run.sh proto
+check-crash: ## crash and power-cut tests alone; ROUNDS=N of each instead of 300 and 60
+	@MAKE="$(MAKE)" CRASH_ROUNDS=$(ROUNDS) bash tests/run.sh crash
+check-sabotage: ## one build for each safety rule taken out; the power cuts must find the loss in each
+	@for rule in gate dsync; do $(MAKE) --no-print-directory -j$(JOBS) SABOTAGE=$$rule all && \
+		python3 tests/crash/test_powercut.py --rounds 20 --build build/release-without-$$rule --expect-loss || exit 1; done
+check-corpus: all ## store every message of CORPUS=DIR, read it back by IMAP and POP3, compare byte for byte
+	@test -n "$(CORPUS)" || { echo "say CORPUS=DIR"; exit 64; }
+	@python3 tests/clients/check_corpus.py "$(CORPUS)" --build $(B)
+bench: all ## measure this build: tambo-bench's standard mix on a store of its own
+	@B=$(B) sh bench/run.sh
+bench-peers: all ## measure this build and Dovecot in the same run (root; PEERS="options of bench/peers/compare.py")
+	@python3 bench/peers/compare.py --bin $(B) $(PEERS)
+
+# ---- style ----
+
+lint: lint-format lint-tidy lint-clang ## everything below: format, house rules, clang-tidy
+lint-format: ## clang-format has nothing to say
+	$(Q)clang-format --dry-run -Werror $(SOURCES) $(HEADERS)
+lint-tidy: ## include arrows, third-party headers, banned calls, long functions and lines, missing comments
+	$(Q)python3 tests/lint/tidy.py
+lint-clang: $(patsubst %.c,build/lint/%.tidy,$(LIB) $(DAEMON) $(TOOLS) $(BENCH)) ## clang-tidy has nothing to say
+build/lint/%.tidy: %.c .clang-tidy
+	@mkdir -p $(@D); echo "  TIDY $<"
+	$(Q)clang-tidy --quiet --warnings-as-errors='*' $< -- -std=gnu17 $(INCLUDES) -D_GNU_SOURCE 2>$@.err || \
+		{ cat $@.err; exit 1; }
+	@touch $@
+lint-man: ## mandoc has nothing to say about the manual pages
+	$(Q)mandoc -Tlint -Wwarning $(MAN)
+format: ## rewrite the sources as .clang-format says
+	$(Q)clang-format -i $(SOURCES) $(HEADERS)
+compile_commands.json: Makefile ## for editors and language servers
+	$(Q){ echo '['; n=; for f in $(SOURCES); do printf '%s{"directory":"%s","file":"%s","command":"clang %s -c %s"}' \
+		"$$n" "$(CURDIR)" "$$f" '-std=gnu17 $(INCLUDES) -D_GNU_SOURCE' "$$f"; n=','; done; echo ']'; } > $@
+
+# ---- the rest ----
+
+install: all ## programs, manual pages and the systemd unit under $(DESTDIR)$(PREFIX)
+	install -D -m 755 $(B)/tambod $(DESTDIR)$(PREFIX)/sbin/tambod
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(B)/tambo $(B)/tambo-bench
+	for m in $(MAN); do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${m##*.} $$m || exit 1; done
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,@PREFIX@,$(PREFIX),g' packaging/systemd/tambod.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/tambod.service
+clean: ## remove build/
+	rm -rf build compile_commands.json
+help: ## this list
+	@sed -n 's/^\([a-z][a-z_.-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+.PHONY: all run test deps deps-build deps-test tests fuzzers fuzz check-unit check-proto check-crash check-sabotage check-corpus bench bench-peers \
+        lint lint-format lint-tidy lint-clang lint-man format install clean help
+.SECONDARY:

@@ -1,0 +1,19 @@
+/*
+ * rules.h: switches that break one safety rule each, so that the tests can show they would notice: make SABOTAGE=gate
+ * builds such a variant into a folder of its own. In every other build TB_KEEPS(rule) is the constant true.
+ *
+ *   gate   the output gate: replies leave before their log position is durable (S7)
+ *   dsync  RWF_DSYNC of durable writes
+ */
+#ifndef TB_RULES_H
+#define TB_RULES_H
+
+#ifndef TB_SABOTAGE_gate
+#define TB_SABOTAGE_gate 0
+#endif
+#ifndef TB_SABOTAGE_dsync
+#define TB_SABOTAGE_dsync 0
+#endif
+#define TB_KEEPS(rule) (!TB_SABOTAGE_##rule)
+
+#endif

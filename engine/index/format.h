@@ -1,0 +1,111 @@
+/*
+ * format.h: what the index's values look like on disk, without their trailing checksum. Integers in values are
+ * little-endian, in keys big-endian. docs/FORMAT.md tells the same to strangers.
+ */
+#ifndef TB_INDEX_FORMAT_H
+#define TB_INDEX_FORMAT_H
+
+#include <tambo/base.h>
+
+struct tb_disk_state { /* counters of the shard; a cache in memory, written at each checkpoint */
+    uint64_t applied;  /* log position up to which the index holds everything */
+    uint32_t chain;    /* crc of the last frame before `applied` */
+    uint32_t format;
+    uint64_t next_blob;
+    uint32_t next_acct;       /* shard 0 gives account numbers to all */
+    uint32_t uidvalidity_max; /* highest ever given in this shard */
+    uint64_t accounts, mailboxes, messages, raw_bytes;
+    uint64_t stored_raw_bytes, stored_bytes;
+    uint64_t reserved[4];
+};
+_Static_assert(sizeof(struct tb_disk_state) == 112, "state");
+
+enum { TB_ACCT_DELETED = 1 };
+struct tb_disk_acct { /* then the name */
+    uint64_t modseq;  /* last given; one counter per account (R13) */
+    uint32_t next_mbox;
+    uint32_t flags;
+    uint64_t messages, bytes;
+    uint64_t quota_bytes, quota_messages; /* 0: none */
+    uint64_t reserved[2];
+};
+_Static_assert(sizeof(struct tb_disk_acct) == 64, "acct");
+
+enum { TB_MBOX_NOSELECT = 1 };
+struct tb_disk_mbox { /* then the leaf name */
+    uint32_t parent;  /* 0: top level */
+    uint32_t uidvalidity;
+    uint32_t uidnext;
+    uint32_t messages, unseen, deleted;
+    uint64_t highestmodseq;
+    uint64_t chg_floor; /* changes at or below it are not in the change log */
+    uint64_t bytes;
+    uint64_t mailboxid;
+    uint64_t created_modseq;
+    uint16_t special, flags;
+    uint32_t keywords_n; /* bits in use */
+    uint64_t reserved[2];
+};
+_Static_assert(sizeof(struct tb_disk_mbox) == 88, "mbox");
+
+struct tb_disk_row { /* of a message block */
+    uint32_t uid;
+    uint16_t flags, x;
+    uint64_t modseq, keywords;
+    int64_t internaldate, savedate;
+    uint64_t blob;
+    uint32_t size, header_size;
+    uint64_t thread;
+};
+_Static_assert(sizeof(struct tb_disk_row) == 64, "row");
+
+struct tb_disk_block { /* head of message and cache blocks */
+    uint16_t n, reserved;
+    uint32_t last_uid;
+    uint64_t modseq_max; /* message blocks */
+};
+_Static_assert(sizeof(struct tb_disk_block) == 16, "block head");
+
+struct tb_disk_cache { /* entry of a cache block; then clen bytes */
+    uint32_t uid;
+    uint16_t clen, dict;
+    uint32_t raw_len;
+};
+_Static_assert(sizeof(struct tb_disk_cache) == 12, "cache entry");
+
+enum { TB_CHG_FLAGS = 0x46, TB_CHG_EXPUNGE = 0x58 };
+struct tb_disk_chg { /* head of a change block; then entries of varints: modseq delta, kind, first uid, count - 1 */
+    uint64_t last_modseq;
+};
+
+struct tb_disk_piece { /* where compressed bytes lie */
+    uint64_t lsn;
+    uint32_t clen, raw_len, crc;
+    uint16_t dict, reserved;
+};
+_Static_assert(sizeof(struct tb_disk_piece) == 24, "piece");
+
+struct tb_disk_blob { /* one stored message: own header, a body that may be shared */
+    struct tb_disk_piece head;
+    uint64_t body;
+    uint32_t refs;
+    uint32_t flags;
+};
+_Static_assert(sizeof(struct tb_disk_blob) == 40, "blob");
+
+struct tb_disk_body { /* pieces 0: empty body. 1: `piece`. more: the list lies in bodyx; piece.lsn is 0 */
+    struct tb_disk_piece piece;
+    uint64_t raw_bytes, stored_bytes;
+    uint32_t refs, pieces;
+};
+_Static_assert(sizeof(struct tb_disk_body) == 48, "body");
+
+enum { TB_BODYX_PIECES = 160 }; /* pieces per bodyx value */
+
+struct tb_disk_seg {
+    uint64_t total, live; /* bytes of blobs and chunks */
+    uint32_t state, reserved;
+};
+_Static_assert(sizeof(struct tb_disk_seg) == 24, "seg");
+
+#endif

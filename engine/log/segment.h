@@ -1,0 +1,25 @@
+/*
+ * segment.h: one log file: its name, its making, its header. Private to the log.
+ */
+#ifndef TB_SEGMENT_H
+#define TB_SEGMENT_H
+
+#include "engine/log/log.h"
+
+enum { TB_PATH_MAX = 1024 };
+
+/* tb_segment_path: "DIR/00000007.seg". */
+void tb_segment_path(const char *dir, uint32_t number, char out[TB_PATH_MAX]);
+/* tb_segment_number: the number in a file's name; false if it is not a segment's. */
+bool tb_segment_number(const char *name, uint32_t *number);
+/*
+ * tb_segment_make: a whole pre-written segment under its final name, durable (R3). Blocks; runs on a helper thread.
+ * Pre-writing real zeros halves the cost of every later durable write: no extent changes, so no journal commit.
+ * Returns 0 or -errno (-ENOSPC: nothing is left behind).
+ */
+int tb_segment_make(struct tb_io *io, const struct tb_log_config *cfg, uint32_t number);
+/* tb_segment_check: does the file begin with our header for this number? OK, CORRUPT with err, IO. */
+enum tb_rc tb_segment_check(struct tb_io *io, const struct tb_log_config *cfg, uint32_t number,
+                            struct tb_error *err) TB_USE_RESULT;
+
+#endif

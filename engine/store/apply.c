@@ -1,0 +1,853 @@
+/*
+ * apply.c: the one pure function from (record, index) to index (S9). The live path, crash replay and every later reader
+ * of the log run exactly this: no clock, no randomness, no I/O, nothing but the record and what earlier records left.
+ *
+ * Bytes of a record were checksummed, but lengths are checked again: a record that contradicts itself or the index is
+ * CORRUPT. Thread: the shard's owner.
+ */
+#include "engine/store/shard.h"
+
+#include <stdlib.h>
+
+enum { SCAN_ROWS = 64 };
+
+/* ---- typed rows ---- */
+
+static struct tb_key key2(uint32_t a, uint32_t b)
+{
+    struct tb_key k;
+    tb_key_begin(&k);
+    tb_key_u32(&k, a);
+    tb_key_u32(&k, b);
+    return k;
+}
+
+static struct tb_key key_u32(uint32_t a)
+{
+    struct tb_key k;
+    tb_key_begin(&k);
+    tb_key_u32(&k, a);
+    return k;
+}
+
+static struct tb_key key_u64(uint64_t a)
+{
+    struct tb_key k;
+    tb_key_begin(&k);
+    tb_key_u64(&k, a);
+    return k;
+}
+
+static bool fixed(struct tb_slice v, void *out, size_t len)
+{
+    if (v.len < len)
+        return false;
+    memcpy(out, v.ptr, len);
+    return true;
+}
+
+bool tb_acct_get(struct tb_index *ix, uint32_t acct, struct tb_disk_acct *out)
+{
+    struct tb_key k = key_u32(acct);
+    struct tb_slice v;
+    return tb_index_get(ix, TB_DB_ACCT, tb_key_slice(&k), &v) && fixed(v, out, sizeof(*out));
+}
+
+void tb_acct_put(struct tb_index *ix, uint32_t acct, const struct tb_disk_acct *a)
+{
+    struct tb_key k = key_u32(acct);
+    struct tb_slice v;
+    char name[TB_NAME_MAX];
+    size_t len = 0;
+    if (tb_index_get(ix, TB_DB_ACCT, tb_key_slice(&k), &v) && v.len > sizeof(*a)) {
+        len = v.len - sizeof(*a) < sizeof(name) ? v.len - sizeof(*a) : sizeof(name);
+        memcpy(name, v.ptr + sizeof(*a), len);
+    }
+    tb_index_put2(ix, TB_DB_ACCT, tb_key_slice(&k), tb_slice(a, sizeof(*a)), tb_slice(name, len));
+}
+
+bool tb_mbox_get(struct tb_index *ix, uint32_t acct, uint32_t mbox, struct tb_disk_mbox *out, struct tb_slice *leaf)
+{
+    struct tb_key k = key2(acct, mbox);
+    struct tb_slice v;
+    if (!tb_index_get(ix, TB_DB_MBOX, tb_key_slice(&k), &v) || !fixed(v, out, sizeof(*out)))
+        return false;
+    if (leaf != NULL)
+        *leaf = tb_slice(v.ptr + sizeof(*out), v.len - sizeof(*out));
+    return true;
+}
+
+void tb_mbox_put(struct tb_index *ix, uint32_t acct, uint32_t mbox, const struct tb_disk_mbox *m, const char *leaf,
+                 size_t leaf_len)
+{
+    struct tb_key k = key2(acct, mbox);
+    tb_index_put2(ix, TB_DB_MBOX, tb_key_slice(&k), tb_slice(m, sizeof(*m)), tb_slice(leaf, leaf_len));
+}
+
+bool tb_tree_get(struct tb_index *ix, uint32_t acct, uint32_t parent, struct tb_slice leaf, uint32_t *mbox)
+{
+    struct tb_key k = key2(acct, parent);
+    struct tb_slice v;
+    if (leaf.len > TB_MBOX_LEAF_MAX)
+        return false;
+    tb_key_bytes(&k, leaf);
+    if (!tb_index_get(ix, TB_DB_TREE, tb_key_slice(&k), &v) || v.len != 4)
+        return false;
+    *mbox = tb_get_le32(v.ptr);
+    return true;
+}
+
+static void tree_put(struct tb_index *ix, uint32_t acct, uint32_t parent, struct tb_slice leaf, uint32_t mbox)
+{
+    struct tb_key k = key2(acct, parent);
+    tb_key_bytes(&k, leaf);
+    char v[4];
+    tb_put_le32(v, mbox);
+    tb_index_put(ix, TB_DB_TREE, tb_key_slice(&k), tb_slice(v, 4));
+}
+
+static void tree_del(struct tb_index *ix, uint32_t acct, uint32_t parent, struct tb_slice leaf)
+{
+    struct tb_key k = key2(acct, parent);
+    tb_key_bytes(&k, leaf);
+    tb_index_del(ix, TB_DB_TREE, tb_key_slice(&k));
+}
+
+bool tb_body_piece(struct tb_index *ix, uint64_t body, const struct tb_disk_body *b, uint32_t i,
+                   struct tb_disk_piece *out)
+{
+    if (i >= b->pieces)
+        return false;
+    if (b->pieces == 1) {
+        *out = b->piece;
+        return true;
+    }
+    struct tb_key k = key_u64(body);
+    struct tb_slice v;
+    tb_key_u32(&k, i / TB_BODYX_PIECES);
+    size_t at = (size_t)(i % TB_BODYX_PIECES) * sizeof(*out);
+    if (!tb_index_get(ix, TB_DB_BODYX, tb_key_slice(&k), &v) || v.len < at + sizeof(*out))
+        return false;
+    memcpy(out, v.ptr + at, sizeof(*out));
+    return true;
+}
+
+/* ---- a mailbox being changed: row and leaf name held while its counters move ---- */
+
+struct open_mbox {
+    uint32_t acct, mbox;
+    struct tb_disk_mbox row;
+    char leaf[TB_MBOX_LEAF_MAX];
+    size_t leaf_len;
+};
+
+static bool mbox_load(struct tb_applier *x, uint32_t acct, uint32_t mbox, struct open_mbox *m)
+{
+    struct tb_slice leaf;
+    if (!tb_mbox_get(x->ix, acct, mbox, &m->row, &leaf) || leaf.len > sizeof(m->leaf))
+        return false;
+    m->acct = acct;
+    m->mbox = mbox;
+    m->leaf_len = leaf.len;
+    memcpy(m->leaf, leaf.ptr, leaf.len);
+    uint32_t *slot = &x->touched_hash[(acct * 2654435761u ^ mbox * 40503u) >> 24];
+    if (*slot != (acct ^ mbox << 20)) {
+        *slot = acct ^ mbox << 20;
+        x->dirty_pages += 10; /* two blocks and the paths to them, the mailbox's and the account's leaf */
+    }
+    return true;
+}
+
+static void mbox_save(struct tb_applier *x, const struct open_mbox *m)
+{
+    tb_mbox_put(x->ix, m->acct, m->mbox, &m->row, m->leaf, m->leaf_len);
+}
+
+/* count: a row enters (sign 1) or leaves (-1) the mailbox's, the account's and the shard's counters. */
+static void count(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct *a, const struct tb_disk_row *r,
+                  int sign)
+{
+    uint32_t one = (uint32_t)sign;
+    m->row.messages += one;
+    m->row.unseen += r->flags & TB_FLAG_SEEN ? 0 : one;
+    m->row.deleted += r->flags & TB_FLAG_DELETED ? one : 0;
+    uint64_t bytes = sign > 0 ? r->size : -(uint64_t)r->size;
+    m->row.bytes += bytes;
+    a->messages += (uint64_t)(int64_t)sign;
+    a->bytes += bytes;
+    x->state.messages += (uint64_t)(int64_t)sign;
+    x->state.raw_bytes += bytes;
+}
+
+/* ---- segments ---- */
+
+static void seg_add(struct tb_applier *x, uint64_t lsn, int64_t total, int64_t live)
+{
+    uint32_t segment = (uint32_t)(lsn / x->segment_bytes);
+    for (size_t i = x->seg_n; i-- > 0;)
+        if (x->seg[i].segment == segment) {
+            x->seg[i].total += total;
+            x->seg[i].live += live;
+            return;
+        }
+    if (x->seg_n == x->seg_cap) {
+        size_t cap = x->seg_cap ? x->seg_cap * 2 : 16;
+        struct tb_seg_delta *v = realloc(x->seg, cap * sizeof(*v));
+        if (v == NULL)
+            return; /* only GC's estimate suffers; it is rebuilt by a check */
+        x->seg = v;
+        x->seg_cap = cap;
+    }
+    x->seg[x->seg_n++] = (struct tb_seg_delta){segment, total, live};
+}
+
+void tb_apply_flush(struct tb_applier *x, uint64_t applied, uint32_t chain)
+{
+    for (size_t i = 0; i < x->seg_n; i++) {
+        struct tb_key k = key_u32(x->seg[i].segment);
+        struct tb_slice v;
+        struct tb_disk_seg row = {0};
+        if (tb_index_get(x->ix, TB_DB_SEG, tb_key_slice(&k), &v))
+            (void)fixed(v, &row, sizeof(row));
+        row.total += (uint64_t)x->seg[i].total;
+        row.live += (uint64_t)x->seg[i].live;
+        tb_index_put(x->ix, TB_DB_SEG, tb_key_slice(&k), tb_slice(&row, sizeof(row)));
+    }
+    x->seg_n = 0;
+    x->state.applied = applied;
+    x->state.chain = chain;
+    x->state.format = TB_FORMAT;
+    tb_index_put(x->ix, TB_DB_STATE, TB_SLICE("state"), tb_slice(&x->state, sizeof(x->state)));
+    memset(x->touched_hash, 0, sizeof(x->touched_hash));
+    x->dirty_pages = 0;
+}
+
+/* ---- blobs ---- */
+
+static void body_put(struct tb_applier *x, const struct tb_pay_blob *p, const char *list, uint64_t inline_lsn)
+{
+    struct tb_disk_body body = {.raw_bytes = p->body_raw, .refs = 1, .pieces = p->pieces};
+    struct tb_key k;
+    struct tb_disk_piece piece;
+    for (uint32_t i = 0; i < p->pieces; i++) {
+        memcpy(&piece, list + i * sizeof(piece), sizeof(piece));
+        body.stored_bytes += piece.clen;
+        if (piece.lsn == 0)
+            piece.lsn = inline_lsn;
+        if (p->pieces == 1)
+            body.piece = piece;
+        seg_add(x, piece.lsn, piece.clen, piece.clen);
+    }
+    for (uint32_t i = 0; p->pieces > 1 && i < p->pieces; i += TB_BODYX_PIECES) {
+        uint32_t n = p->pieces - i < TB_BODYX_PIECES ? p->pieces - i : TB_BODYX_PIECES;
+        k = key_u64(p->body);
+        tb_key_u32(&k, i / TB_BODYX_PIECES);
+        tb_index_append(x->ix, TB_DB_BODYX, tb_key_slice(&k), tb_slice(list + i * sizeof(piece), n * sizeof(piece)));
+    }
+    k = key_u64(p->body);
+    tb_index_append(x->ix, TB_DB_BODY, tb_key_slice(&k), tb_slice(&body, sizeof(body)));
+    x->state.stored_raw_bytes += p->size;
+    x->state.stored_bytes += body.stored_bytes + p->head.clen;
+}
+
+static enum tb_rc apply_blob(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_blob p;
+    if (!fixed(r->payload, &p, sizeof(p)))
+        return TB_CORRUPT;
+    size_t at = sizeof(p), left = r->payload.len - sizeof(p);
+    uint64_t head_lsn = r->lsn + at;
+    if (p.head.clen > left || p.pieces > (left - p.head.clen) / sizeof(struct tb_disk_piece))
+        return TB_CORRUPT;
+    at += p.head.clen;
+    const char *list = r->payload.ptr + at;
+    at += p.pieces * sizeof(struct tb_disk_piece);
+    uint64_t inline_lsn = r->lsn + at;
+    struct tb_disk_piece only = {0};
+    if (p.pieces == 1)
+        memcpy(&only, list, sizeof(only));
+    size_t inline_len = p.pieces == 1 && only.lsn == 0 ? only.clen : 0;
+    if (inline_len + (size_t)p.cache_clen != r->payload.len - at)
+        return TB_CORRUPT;
+    at += inline_len;
+    struct tb_disk_blob blob = {.head = p.head, .body = p.body, .refs = p.refs};
+    blob.head.lsn = head_lsn;
+    seg_add(x, head_lsn, p.head.clen, p.head.clen);
+    struct tb_key k = key_u64(p.blob);
+    tb_index_append(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&blob, sizeof(blob)));
+    body_put(x, &p, list, inline_lsn);
+    if (p.blob >= x->state.next_blob)
+        x->state.next_blob = p.blob + 1;
+    x->frame_blob = p.blob;
+    x->frame_cache = (struct tb_disk_cache){
+        .clen = (uint16_t)p.cache_clen, .dict = p.cache_dict, .raw_len = p.cache_raw};
+    x->frame_cache_data = r->payload.ptr + at;
+    return TB_OK;
+}
+
+static bool blob_ref(struct tb_applier *x, uint64_t blob, struct tb_disk_blob *out)
+{
+    struct tb_key k = key_u64(blob);
+    struct tb_slice v;
+    if (!tb_index_get(x->ix, TB_DB_BLOB, tb_key_slice(&k), &v) || !fixed(v, out, sizeof(*out)))
+        return false;
+    out->refs++;
+    tb_index_put(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(out, sizeof(*out)));
+    return true;
+}
+
+static void body_drop(struct tb_applier *x, uint64_t id)
+{
+    struct tb_key k = key_u64(id);
+    struct tb_slice v;
+    struct tb_disk_body body;
+    if (!tb_index_get(x->ix, TB_DB_BODY, tb_key_slice(&k), &v) || !fixed(v, &body, sizeof(body)))
+        return;
+    if (--body.refs > 0) {
+        tb_index_put(x->ix, TB_DB_BODY, tb_key_slice(&k), tb_slice(&body, sizeof(body)));
+        return;
+    }
+    for (uint32_t i = 0; i < body.pieces; i++) {
+        struct tb_disk_piece piece;
+        if (tb_body_piece(x->ix, id, &body, i, &piece))
+            seg_add(x, piece.lsn, 0, -(int64_t)piece.clen);
+    }
+    for (uint32_t i = 0; body.pieces > 1 && i < body.pieces; i += TB_BODYX_PIECES) {
+        struct tb_key kx = key_u64(id);
+        tb_key_u32(&kx, i / TB_BODYX_PIECES);
+        tb_index_del(x->ix, TB_DB_BODYX, tb_key_slice(&kx));
+    }
+    tb_index_del(x->ix, TB_DB_BODY, tb_key_slice(&k));
+    x->state.stored_bytes -= body.stored_bytes;
+    x->state.stored_raw_bytes -= body.raw_bytes;
+}
+
+static void blob_unref(struct tb_applier *x, uint64_t id)
+{
+    struct tb_key k = key_u64(id);
+    struct tb_slice v;
+    struct tb_disk_blob blob;
+    if (!tb_index_get(x->ix, TB_DB_BLOB, tb_key_slice(&k), &v) || !fixed(v, &blob, sizeof(blob)))
+        return;
+    if (--blob.refs > 0) {
+        tb_index_put(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&blob, sizeof(blob)));
+        return;
+    }
+    tb_index_del(x->ix, TB_DB_BLOB, tb_key_slice(&k));
+    seg_add(x, blob.head.lsn, 0, -(int64_t)blob.head.clen);
+    x->state.stored_bytes -= blob.head.clen;
+    x->state.stored_raw_bytes -= blob.head.raw_len;
+    body_drop(x, blob.body);
+}
+
+/* ---- messages ---- */
+
+static enum tb_rc apply_add(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_add p;
+    struct open_mbox m;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)))
+        return TB_CORRUPT;
+    if (!mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a) || p.row.uid < m.row.uidnext)
+        return TB_CORRUPT;
+    struct tb_disk_blob blob;
+    if (!(r->flags & TB_ADD_COUNTED) && !blob_ref(x, p.row.blob, &blob))
+        return TB_CORRUPT;
+    m.row.uidnext = p.row.uid + 1;
+    m.row.highestmodseq = a.modseq = p.row.modseq;
+    count(x, &m, &a, &p.row, 1);
+    mbox_save(x, &m);
+    tb_acct_put(x->ix, r->acct, &a);
+    tb_rows_append(x->ix, r->acct, p.mbox, &p.row);
+    struct tb_disk_cache head = x->frame_cache;
+    const void *data = x->frame_cache_data;
+    if (r->flags & TB_ADD_CACHE) {
+        if (p.cache_clen != r->payload.len - sizeof(p))
+            return TB_CORRUPT;
+        head = (struct tb_disk_cache){.clen = (uint16_t)p.cache_clen, .dict = p.cache_dict, .raw_len = p.cache_raw};
+        data = r->payload.ptr + sizeof(p);
+    } else if (x->frame_blob != p.row.blob) {
+        head.clen = 0;
+    }
+    head.uid = p.row.uid;
+    if (head.clen > 0 && head.clen <= TB_CACHE_CLEN_MAX)
+        tb_cache_append(x->ix, r->acct, p.mbox, &head, data);
+    static const uint8_t none[16];
+    if (memcmp(p.delivery, none, 16) != 0)
+        tb_index_put(x->ix, TB_DB_DONE, tb_slice(p.delivery, 16), tb_slice(&p.row.savedate, 8));
+    return TB_OK;
+}
+
+struct edit { /* what a pass over rows carries */
+    struct tb_applier *x;
+    struct open_mbox *m;
+    struct tb_disk_acct *a;
+    uint8_t mode;
+    uint16_t flags;
+    uint64_t keywords, modseq;
+    int64_t due;
+    bool trash;
+};
+
+static enum tb_edit edit_flags(void *user, struct tb_disk_row *row)
+{
+    struct edit *e = user;
+    count(e->x, e->m, e->a, row, -1);
+    if (e->mode == TB_FLAGS_ADD) {
+        row->flags |= e->flags;
+        row->keywords |= e->keywords;
+    } else if (e->mode == TB_FLAGS_REMOVE) {
+        row->flags &= (uint16_t)~e->flags;
+        row->keywords &= ~e->keywords;
+    } else {
+        row->flags = e->flags;
+        row->keywords = e->keywords;
+    }
+    row->modseq = e->modseq;
+    count(e->x, e->m, e->a, row, 1);
+    return TB_EDIT_CHANGED;
+}
+
+/* ranges_of: the n ranges that end a payload, checked; NULL if they are not there. Copied: the record may lie
+ * unaligned. */
+static struct tb_range *ranges_of(struct tb_slice payload, size_t at, uint32_t n)
+{
+    if (payload.len < at || n != (payload.len - at) / sizeof(struct tb_range) ||
+        (payload.len - at) % sizeof(struct tb_range) != 0)
+        return NULL;
+    struct tb_range *v = malloc((n + 1) * sizeof(*v));
+    if (v != NULL)
+        memcpy(v, payload.ptr + at, n * sizeof(*v));
+    return v;
+}
+
+static enum tb_rc apply_flags(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_flags p;
+    struct open_mbox m;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a))
+        return TB_CORRUPT;
+    struct tb_range *v = ranges_of(r->payload, sizeof(p), p.n);
+    if (v == NULL)
+        return TB_CORRUPT;
+    struct edit e = {
+        .x = x, .m = &m, .a = &a, .mode = p.mode, .flags = p.flags, .keywords = p.keywords, .modseq = p.modseq};
+    tb_rows_edit(x->ix, r->acct, p.mbox, v, p.n, edit_flags, &e);
+    m.row.highestmodseq = a.modseq = p.modseq;
+    mbox_save(x, &m);
+    tb_acct_put(x->ix, r->acct, &a);
+    tb_chg_append(x->ix, r->acct, p.mbox, p.modseq, TB_CHG_FLAGS, v, p.n);
+    free(v);
+    return TB_OK;
+}
+
+static struct tb_key trash_key(int64_t due, uint32_t acct, uint32_t mbox, uint32_t uid)
+{
+    struct tb_key k = key_u64((uint64_t)due);
+    tb_key_u32(&k, acct);
+    tb_key_u32(&k, mbox);
+    tb_key_u32(&k, uid);
+    return k;
+}
+
+static enum tb_edit edit_remove(void *user, struct tb_disk_row *row)
+{
+    struct edit *e = user;
+    count(e->x, e->m, e->a, row, -1);
+    if (e->trash) {
+        struct tb_key k = trash_key(e->due, e->m->acct, e->m->mbox, row->uid);
+        tb_index_put(e->x->ix, TB_DB_TRASH, tb_key_slice(&k), tb_slice(row, sizeof(*row)));
+    }
+    return TB_EDIT_REMOVE;
+}
+
+/* remove_ranges: messages leave a mailbox: to the trash, or (moved) to nowhere. */
+static void remove_ranges(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct *a, const struct tb_range *v,
+                          size_t n, uint64_t modseq, int64_t due, bool trash)
+{
+    struct edit e = {.x = x, .m = m, .a = a, .due = due, .trash = trash};
+    tb_rows_edit(x->ix, m->acct, m->mbox, v, n, edit_remove, &e);
+    tb_cache_remove(x->ix, m->acct, m->mbox, v, n);
+    m->row.highestmodseq = a->modseq = modseq;
+    tb_chg_append(x->ix, m->acct, m->mbox, modseq, TB_CHG_EXPUNGE, v, n);
+}
+
+static enum tb_rc apply_expunge(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_expunge p;
+    struct open_mbox m;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a))
+        return TB_CORRUPT;
+    struct tb_range *v = ranges_of(r->payload, sizeof(p), p.n);
+    if (v == NULL)
+        return TB_CORRUPT;
+    remove_ranges(x, &m, &a, v, p.n, p.modseq, p.due, true);
+    mbox_save(x, &m);
+    tb_acct_put(x->ix, r->acct, &a);
+    free(v);
+    return TB_OK;
+}
+
+/* copy_row: one message into the destination. The blob keeps its id, so EMAILID stays. */
+static bool copy_row(struct tb_applier *x, const struct tb_pay_copy *p, const struct tb_record *r,
+                     struct open_mbox *dst, struct tb_disk_acct *a, const struct tb_disk_row *from, uint32_t uid)
+{
+    struct tb_disk_row row = *from;
+    struct tb_disk_cache head;
+    struct tb_slice data;
+    char copy[TB_VALUE_MAX];
+    struct tb_disk_blob blob;
+    row.uid = uid;
+    row.modseq = p->dst_modseq;
+    row.savedate = p->savedate;
+    row.keywords = 0;
+    for (unsigned bit = 0; bit < 64; bit++)
+        if (from->keywords >> bit & 1 && p->keyword[bit] < 64)
+            row.keywords |= (uint64_t)1 << p->keyword[bit];
+    if (!(r->flags & TB_COPY_MOVE) && !blob_ref(x, row.blob, &blob))
+        return false;
+    count(x, dst, a, &row, 1);
+    tb_rows_append(x->ix, r->acct, p->dst, &row);
+    if (tb_cache_get(x->ix, r->acct, p->src, from->uid, &head, &data)) {
+        memcpy(copy, data.ptr, data.len);
+        head.uid = uid;
+        tb_cache_append(x->ix, r->acct, p->dst, &head, copy);
+    }
+    return true;
+}
+
+static bool copy_range(struct tb_applier *x, const struct tb_pay_copy *p, const struct tb_record *r,
+                       struct open_mbox *dst, struct tb_disk_acct *a, struct tb_range range, uint32_t *uid)
+{
+    struct tb_disk_row rows[SCAN_ROWS];
+    for (uint32_t from = range.first;;) {
+        size_t n = tb_rows_scan(x->ix, r->acct, p->src, from, rows, SCAN_ROWS);
+        for (size_t i = 0; i < n; i++) {
+            if (rows[i].uid > range.last)
+                return true;
+            if (!copy_row(x, p, r, dst, a, &rows[i], (*uid)++))
+                return false;
+        }
+        if (n < SCAN_ROWS || rows[n - 1].uid >= range.last)
+            return true;
+        from = rows[n - 1].uid + 1;
+    }
+}
+
+static enum tb_rc apply_copy(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_copy p;
+    struct open_mbox dst, src;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.dst, &dst) || !tb_acct_get(x->ix, r->acct, &a) ||
+        p.dst_uid < dst.row.uidnext)
+        return TB_CORRUPT;
+    struct tb_range *v = ranges_of(r->payload, sizeof(p), p.n);
+    if (v == NULL)
+        return TB_CORRUPT;
+    uint32_t uid = p.dst_uid;
+    bool good = true;
+    for (uint32_t i = 0; good && i < p.n; i++)
+        good = copy_range(x, &p, r, &dst, &a, v[i], &uid);
+    x->dirty_pages += (uid - p.dst_uid) / 8;
+    dst.row.uidnext = uid;
+    dst.row.highestmodseq = a.modseq = p.dst_modseq;
+    mbox_save(x, &dst);
+    if (good && r->flags & TB_COPY_MOVE) {
+        good = mbox_load(x, r->acct, p.src, &src);
+        if (good) {
+            remove_ranges(x, &src, &a, v, p.n, p.src_modseq, 0, false);
+            mbox_save(x, &src);
+        }
+    }
+    tb_acct_put(x->ix, r->acct, &a);
+    free(v);
+    return good ? TB_OK : TB_CORRUPT;
+}
+
+/* ---- mailboxes ---- */
+
+static enum tb_rc apply_mbox(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_mbox p;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)) || !tb_acct_get(x->ix, r->acct, &a))
+        return TB_CORRUPT;
+    struct tb_slice leaf = tb_slice(r->payload.ptr + sizeof(p), r->payload.len - sizeof(p));
+    if (leaf.len > TB_MBOX_LEAF_MAX)
+        return TB_CORRUPT;
+    struct tb_disk_mbox m = {.parent = p.parent,
+                             .uidvalidity = p.uidvalidity,
+                             .uidnext = 1,
+                             .highestmodseq = p.modseq,
+                             .chg_floor = p.modseq,
+                             .mailboxid = p.mailboxid,
+                             .created_modseq = p.modseq,
+                             .special = p.special,
+                             .flags = p.flags};
+    tb_mbox_put(x->ix, r->acct, p.mbox, &m, leaf.ptr, leaf.len);
+    tree_put(x->ix, r->acct, p.parent, leaf, p.mbox);
+    a.modseq = p.modseq;
+    if (p.mbox >= a.next_mbox)
+        a.next_mbox = p.mbox + 1;
+    tb_acct_put(x->ix, r->acct, &a);
+    if (p.uidvalidity > x->state.uidvalidity_max)
+        x->state.uidvalidity_max = p.uidvalidity;
+    x->state.mailboxes++;
+    x->dirty_pages += 8;
+    return TB_OK;
+}
+
+/* mbox_empty: every message to the trash; blocks, changes, keywords gone. */
+static void mbox_empty(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct *a, int64_t due)
+{
+    struct tb_range all = {1, UINT32_MAX};
+    struct edit e = {.x = x, .m = m, .a = a, .due = due, .trash = true};
+    tb_rows_edit(x->ix, m->acct, m->mbox, &all, 1, edit_remove, &e);
+    tb_blocks_drop(x->ix, TB_DB_CACHE, m->acct, m->mbox);
+    tb_blocks_drop(x->ix, TB_DB_CHG, m->acct, m->mbox);
+    tb_blocks_drop(x->ix, TB_DB_KEYWORD, m->acct, m->mbox);
+    tb_blocks_drop(x->ix, TB_DB_ANNOT, m->acct, m->mbox);
+    m->row.keywords_n = 0;
+}
+
+static enum tb_rc apply_mbox_delete(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_mbox_delete p;
+    struct open_mbox m;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a))
+        return TB_CORRUPT;
+    if (!(m.row.flags & TB_MBOX_NOSELECT)) {
+        mbox_empty(x, &m, &a, p.due);
+        x->state.mailboxes--;
+    }
+    a.modseq = p.modseq;
+    tb_acct_put(x->ix, r->acct, &a);
+    if (r->flags & TB_DELETE_KEEP_NAME) {
+        m.row.flags |= TB_MBOX_NOSELECT;
+        m.row.special = 0;
+        m.row.highestmodseq = p.modseq;
+        mbox_save(x, &m);
+        return TB_OK;
+    }
+    struct tb_key k = key2(r->acct, p.mbox);
+    tree_del(x->ix, r->acct, m.row.parent, tb_slice(m.leaf, m.leaf_len));
+    tb_index_del(x->ix, TB_DB_MBOX, tb_key_slice(&k));
+    return TB_OK;
+}
+
+static enum tb_rc apply_rename(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_rename p;
+    struct open_mbox m;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a))
+        return TB_CORRUPT;
+    struct tb_slice leaf = tb_slice(r->payload.ptr + sizeof(p), r->payload.len - sizeof(p));
+    if (leaf.len > TB_MBOX_LEAF_MAX)
+        return TB_CORRUPT;
+    tree_del(x->ix, r->acct, m.row.parent, tb_slice(m.leaf, m.leaf_len));
+    tree_put(x->ix, r->acct, p.parent, leaf, p.mbox);
+    m.row.parent = p.parent;
+    m.row.highestmodseq = a.modseq = p.modseq;
+    tb_mbox_put(x->ix, r->acct, p.mbox, &m.row, leaf.ptr, leaf.len);
+    tb_acct_put(x->ix, r->acct, &a);
+    return TB_OK;
+}
+
+static enum tb_rc apply_sub(struct tb_applier *x, const struct tb_record *r)
+{
+    /* A name longer than a key is refused before it is logged: tb_mailbox_subscribe. */
+    struct tb_key k = key_u32(r->acct);
+    tb_key_bytes(&k, r->payload);
+    if (r->flags & TB_SUB_ON)
+        tb_index_put(x->ix, TB_DB_SUB, tb_key_slice(&k), tb_slice(NULL, 0));
+    else
+        tb_index_del(x->ix, TB_DB_SUB, tb_key_slice(&k));
+    return TB_OK;
+}
+
+static enum tb_rc apply_keyword(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_keyword p;
+    struct open_mbox m;
+    if (!fixed(r->payload, &p, sizeof(p)) || p.bit >= TB_KEYWORDS_MAX || !mbox_load(x, r->acct, p.mbox, &m))
+        return TB_CORRUPT;
+    struct tb_key k = key2(r->acct, p.mbox);
+    tb_key_u16(&k, (uint16_t)p.bit);
+    tb_index_put(x->ix, TB_DB_KEYWORD, tb_key_slice(&k),
+                 tb_slice(r->payload.ptr + sizeof(p), r->payload.len - sizeof(p)));
+    if (p.bit >= m.row.keywords_n)
+        m.row.keywords_n = p.bit + 1;
+    mbox_save(x, &m);
+    return TB_OK;
+}
+
+/* ---- accounts ---- */
+
+static enum tb_rc apply_acct(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_acct p;
+    if (!fixed(r->payload, &p, sizeof(p)) || r->payload.len - sizeof(p) > TB_NAME_MAX)
+        return TB_CORRUPT;
+    struct tb_disk_acct a = {.modseq = p.modseq, .next_mbox = TB_MBOX_INBOX};
+    struct tb_key k = key_u32(r->acct);
+    if (!tb_index_get(x->ix, TB_DB_ACCT, tb_key_slice(&k), &(struct tb_slice){0}))
+        x->state.accounts++;
+    tb_index_put2(x->ix, TB_DB_ACCT, tb_key_slice(&k), tb_slice(&a, sizeof(a)),
+                  tb_slice(r->payload.ptr + sizeof(p), r->payload.len - sizeof(p)));
+    return TB_OK;
+}
+
+/* drop_account: every entry of a database whose key begins with the account's number. */
+static void drop_account(struct tb_applier *x, enum tb_db db, uint32_t acct)
+{
+    struct tb_key key = key_u32(acct);
+    struct tb_slice k, v;
+    while (tb_index_ge(x->ix, db, tb_key_slice(&key), 4, &k, &v)) {
+        struct tb_key found;
+        tb_key_begin(&found);
+        tb_key_bytes(&found, k);
+        tb_index_del(x->ix, db, tb_key_slice(&found));
+    }
+}
+
+static enum tb_rc apply_acct_delete(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_acct_delete p;
+    struct tb_disk_acct a;
+    if (!fixed(r->payload, &p, sizeof(p)) || !tb_acct_get(x->ix, r->acct, &a))
+        return TB_CORRUPT;
+    struct tb_slice k, v;
+    struct tb_key key = key_u32(r->acct);
+    while (tb_index_ge(x->ix, TB_DB_MBOX, tb_key_slice(&key), 4, &k, &v) && k.len == 8) {
+        struct open_mbox m;
+        uint32_t mbox = tb_get_be32(k.ptr + 4);
+        if (!mbox_load(x, r->acct, mbox, &m))
+            return TB_CORRUPT;
+        if (!(m.row.flags & TB_MBOX_NOSELECT)) {
+            mbox_empty(x, &m, &a, p.due);
+            x->state.mailboxes--;
+        }
+        struct tb_key km = key2(r->acct, mbox);
+        tb_index_del(x->ix, TB_DB_MBOX, tb_key_slice(&km));
+    }
+    static const enum tb_db rest[] = {TB_DB_TREE, TB_DB_SUB, TB_DB_KEYWORD, TB_DB_ANNOT, TB_DB_ACCT};
+    for (size_t i = 0; i < TB_ARRAY_LEN(rest); i++)
+        drop_account(x, rest[i], r->acct);
+    x->state.accounts--;
+    return TB_OK;
+}
+
+static enum tb_rc apply_place(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_place p;
+    if (!fixed(r->payload, &p, sizeof(p)) || p.name_len + (size_t)p.secret_len != r->payload.len - sizeof(p))
+        return TB_CORRUPT;
+    struct tb_key k = key_u32(r->acct);
+    tb_index_put(x->ix, TB_DB_PLACE, tb_key_slice(&k), r->payload);
+    if (r->acct >= x->state.next_acct)
+        x->state.next_acct = r->acct + 1;
+    return TB_OK;
+}
+
+static enum tb_rc apply_unplace(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_key k = key_u32(r->acct);
+    tb_index_del(x->ix, TB_DB_PLACE, tb_key_slice(&k));
+    return TB_OK;
+}
+
+/* ---- trash, queue ---- */
+
+static enum tb_rc apply_purge(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_purge p;
+    for (size_t at = 0; at + sizeof(p) <= r->payload.len; at += sizeof(p)) {
+        memcpy(&p, r->payload.ptr + at, sizeof(p));
+        struct tb_key k = trash_key(p.due, p.acct, p.mbox, p.uid);
+        struct tb_slice v;
+        struct tb_disk_row row;
+        if (!tb_index_get(x->ix, TB_DB_TRASH, tb_key_slice(&k), &v) || !fixed(v, &row, sizeof(row)))
+            continue;
+        tb_index_del(x->ix, TB_DB_TRASH, tb_key_slice(&k));
+        blob_unref(x, row.blob);
+        x->dirty_pages += 2;
+    }
+    return TB_OK;
+}
+
+static enum tb_rc apply_queue(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_key k = key_u64(r->lsn);
+    char v[4];
+    tb_put_le32(v, (uint32_t)r->payload.len);
+    tb_index_put(x->ix, TB_DB_QUEUE, tb_key_slice(&k), tb_slice(v, 4));
+    return TB_OK;
+}
+
+static enum tb_rc apply_queue_done(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_queue_done p;
+    if (!fixed(r->payload, &p, sizeof(p)))
+        return TB_CORRUPT;
+    struct tb_key k = key_u64(p.queue);
+    tb_index_del(x->ix, TB_DB_QUEUE, tb_key_slice(&k));
+    return TB_OK;
+}
+
+static enum tb_rc apply_forget(struct tb_applier *x, const struct tb_record *r)
+{
+    if (r->payload.len != 16)
+        return TB_CORRUPT;
+    tb_index_del(x->ix, TB_DB_DONE, r->payload);
+    return TB_OK;
+}
+
+static enum tb_rc apply_chunk(struct tb_applier *x, const struct tb_record *r)
+{
+    (void)x;
+    return r->payload.len < sizeof(struct tb_pay_chunk) ? TB_CORRUPT : TB_OK;
+}
+
+static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_record *r) = {
+    [TB_REC_BLOB] = apply_blob,
+    [TB_REC_CHUNK] = apply_chunk,
+    [TB_REC_ADD] = apply_add,
+    [TB_REC_FLAGS] = apply_flags,
+    [TB_REC_EXPUNGE] = apply_expunge,
+    [TB_REC_COPY] = apply_copy,
+    [TB_REC_MBOX] = apply_mbox,
+    [TB_REC_MBOX_DELETE] = apply_mbox_delete,
+    [TB_REC_RENAME] = apply_rename,
+    [TB_REC_SUB] = apply_sub,
+    [TB_REC_KEYWORD] = apply_keyword,
+    [TB_REC_ACCT] = apply_acct,
+    [TB_REC_ACCT_DELETE] = apply_acct_delete,
+    [TB_REC_PLACE] = apply_place,
+    [TB_REC_UNPLACE] = apply_unplace,
+    [TB_REC_PURGE] = apply_purge,
+    [TB_REC_QUEUE] = apply_queue,
+    [TB_REC_QUEUE_DONE] = apply_queue_done,
+    [TB_REC_FORGET] = apply_forget,
+};
+
+enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)
+{
+    x->dirty_pages += 3;
+    if (r->type >= TB_ARRAY_LEN(appliers) || appliers[r->type] == NULL)
+        return TB_CORRUPT; /* a type that this format does not have */
+    enum tb_rc rc = appliers[r->type](x, r);
+    return tb_index_rc(x->ix) != TB_OK ? tb_index_rc(x->ix) : rc;
+}
+
+void tb_apply_frame_end(struct tb_applier *x)
+{
+    x->frame_blob = 0;
+    x->frame_cache_data = NULL;
+    x->frame_cache.clen = 0;
+}

@@ -1,0 +1,160 @@
+/*
+ * image.c: the last step of every delivery: a compressed message becomes one BLOB and its ADDs, in one frame (S2).
+ *
+ * The same for what a session on this thread wrote, what another worker prepared, and what a queue holds after a crash.
+ * Thread: the shard's owner.
+ */
+#include "engine/store/shard.h"
+
+size_t tb_image_bytes(const struct tb_image *img)
+{
+    return sizeof(img->head) + img->header.len + img->list.len + img->rest.len;
+}
+
+void tb_image_write(const struct tb_image *img, uint8_t *out)
+{
+    memcpy(out, &img->head, sizeof(img->head));
+    out += sizeof(img->head);
+    const struct tb_slice part[] = {img->header, img->list, img->rest};
+    for (size_t i = 0; i < TB_ARRAY_LEN(part); i++)
+        if (part[i].len > 0) {
+            memcpy(out, part[i].ptr, part[i].len);
+            out += part[i].len;
+        }
+}
+
+bool tb_image_read(struct tb_slice payload, struct tb_image *out)
+{
+    if (payload.len < sizeof(out->head))
+        return false;
+    memcpy(&out->head, payload.ptr, sizeof(out->head));
+    size_t at = sizeof(out->head), left = payload.len - at;
+    if (out->head.head.clen > left || out->head.pieces > (left - out->head.head.clen) / sizeof(struct tb_disk_piece))
+        return false;
+    out->header = tb_slice(payload.ptr + at, out->head.head.clen);
+    at += out->header.len;
+    out->list = tb_slice(payload.ptr + at, out->head.pieces * sizeof(struct tb_disk_piece));
+    at += out->list.len;
+    out->rest = tb_slice(payload.ptr + at, payload.len - at);
+    return true;
+}
+
+/* resolve: which mailbox, and may it take the message? */
+static void resolve(struct tb_shard *s, struct tb_delivery_target *t, uint64_t size, uint32_t *mbox)
+{
+    struct tb_disk_acct acct;
+    struct tb_disk_mbox m;
+    t->rc = TB_NOTFOUND;
+    if (!tb_acct_get(s->ix, t->id.acct, &acct))
+        return;
+    *mbox = t->mbox != 0 ? t->mbox : tb_mailbox_number(s, t->id.acct, t->mailbox);
+    bool there = *mbox != 0 && tb_mbox_get(s->ix, t->id.acct, *mbox, &m, NULL) && !(m.flags & TB_MBOX_NOSELECT);
+    if (!there && t->is_append)
+        return;
+    if (!there)
+        *mbox = TB_MBOX_INBOX;
+    t->rc = (acct.quota_bytes != 0 && acct.bytes + size > acct.quota_bytes) ||
+                    (acct.quota_messages != 0 && acct.messages >= acct.quota_messages)
+                ? TB_LIMIT
+                : TB_OK;
+}
+
+static enum tb_rc add(struct tb_shard *s, const struct tb_image *img, uint64_t blob, struct tb_delivery_target *t,
+                      uint32_t mbox, int64_t now, const uint8_t *delivery)
+{
+    struct tb_disk_mbox m;
+    struct tb_disk_acct acct;
+    uint64_t keywords;
+    (void)tb_keyword_bits(s, t->id.acct, mbox, t->keywords, t->keywords_n, &keywords); /* a 65th keyword is dropped */
+    if (!tb_mbox_get(s->ix, t->id.acct, mbox, &m, NULL) || !tb_acct_get(s->ix, t->id.acct, &acct) ||
+        m.uidnext == UINT32_MAX)
+        return TB_LIMIT;
+    struct tb_pay_add p = {.mbox = mbox};
+    p.row = (struct tb_disk_row){.uid = m.uidnext,
+                                 .flags = t->flags,
+                                 .modseq = acct.modseq + 1,
+                                 .keywords = keywords,
+                                 .internaldate = t->internaldate,
+                                 .savedate = now,
+                                 .blob = blob,
+                                 .size = (uint32_t)img->head.size,
+                                 .header_size = img->head.header_size};
+    if (delivery != NULL)
+        memcpy(p.delivery, delivery, sizeof(p.delivery));
+    tb_shard_record(s, TB_REC_ADD, TB_ADD_COUNTED, t->id.acct, tb_slice(&p, sizeof(p)), tb_slice(NULL, 0),
+                    tb_slice(NULL, 0));
+    t->uid = p.row.uid;
+    t->uidvalidity = m.uidvalidity;
+    return TB_OK;
+}
+
+static size_t keyword_bytes(const struct tb_delivery_target *t)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->keywords_n; i++)
+        n += t->keywords[i].len + sizeof(struct tb_pay_keyword) + sizeof(struct tb_disk_record);
+    return n;
+}
+
+static void all_fail(struct tb_delivery_target **targets, size_t n, enum tb_rc rc)
+{
+    for (size_t i = 0; i < n; i++)
+        targets[i]->rc = rc;
+}
+
+static uint64_t store_blob(struct tb_shard *s, const struct tb_image *img, uint32_t refs)
+{
+    uint8_t *out = tb_shard_fill(s, TB_REC_BLOB, 0, 0, tb_image_bytes(img), NULL);
+    struct tb_pay_blob head = img->head;
+    head.blob = head.body = s->x.state.next_blob;
+    head.refs = refs;
+    tb_image_write(img, out);
+    memcpy(out, &head, sizeof(head));
+    tb_shard_filled(s);
+    return head.blob;
+}
+
+enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, struct tb_delivery_target **targets,
+                            size_t n, bool all, const uint8_t *delivery, struct tb_slice queue, uint64_t *queue_id)
+{
+    uint32_t mbox[TB_DELIVERY_TARGETS_MAX], good = 0, keywords = 0;
+    size_t bytes = tb_image_bytes(img) + queue.len;
+    enum tb_rc worst = TB_OK;
+    for (size_t i = 0; i < n; i++) {
+        resolve(s, targets[i], img->head.size, &mbox[i]);
+        if (targets[i]->rc != TB_OK) {
+            worst = worst == TB_OK ? targets[i]->rc : worst;
+            continue;
+        }
+        good++;
+        keywords += (uint32_t)targets[i]->keywords_n;
+        bytes += sizeof(struct tb_pay_add) + keyword_bytes(targets[i]);
+    }
+    if (good == 0 || (all && worst != TB_OK)) {
+        if (all)
+            all_fail(targets, n, worst);
+        return worst;
+    }
+    enum tb_rc rc = tb_shard_admit(s, bytes, 2 + good + keywords, ADMIT_CALL);
+    if (rc != TB_OK) {
+        all_fail(targets, n, rc);
+        return rc;
+    }
+    if (queue.len > 0) {
+        uint8_t *out = tb_shard_fill(s, TB_REC_QUEUE, 0, 0, queue.len, queue_id);
+        memcpy(out, queue.ptr, queue.len);
+        tb_shard_filled(s);
+    }
+    uint64_t blob = store_blob(s, img, good);
+    int64_t now = tb_io_wall_s(s->worker->io);
+    for (size_t i = 0; i < n; i++) {
+        struct tb_delivery_target *t = targets[i];
+        if (t->rc != TB_OK)
+            continue;
+        t->rc = add(s, img, blob, t, mbox[i], now, delivery);
+        t->position = tb_log_end(s->log);
+        tb_shard_touched(s, t->id.acct, mbox[i]);
+        s->deliveries++;
+    }
+    return s->failed ? TB_IO : TB_OK;
+}

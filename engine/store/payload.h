@@ -1,0 +1,143 @@
+/*
+ * payload.h: what is in a record's payload, by type. Little-endian, packed by hand (every struct's size is asserted);
+ * variable parts follow in the order told. Records carry results, not requests: numbers and times were chosen before
+ * logging (S9). docs/FORMAT.md tells the same to strangers.
+ */
+#ifndef TB_PAYLOAD_H
+#define TB_PAYLOAD_H
+
+#include "engine/index/format.h"
+#include "engine/log/format.h"
+
+/* BLOB: then head bytes, `pieces` x tb_disk_piece, the body's bytes if it is one inline piece (its lsn is 0), cache
+ * bytes. */
+struct tb_pay_blob {
+    uint64_t blob, body;
+    uint64_t size;             /* of the message as the client sees it */
+    uint64_t body_raw;         /* size - head.raw_len */
+    struct tb_disk_piece head; /* lsn 0: the bytes follow */
+    uint32_t pieces;
+    uint32_t refs;                  /* ADD records of this blob in this frame that are flagged TB_ADD_COUNTED */
+    uint32_t cache_clen, cache_raw; /* clen 0: not cached */
+    uint16_t cache_dict, reserved;
+    uint32_t header_size;
+    uint8_t sha256[32]; /* of the message's bytes */
+};
+_Static_assert(sizeof(struct tb_pay_blob) == 112, "blob payload");
+
+/* CHUNK: then clen bytes. No effect until a BLOB lists it. */
+struct tb_pay_chunk {
+    uint32_t clen, raw_len, crc;
+    uint16_t dict, reserved;
+};
+_Static_assert(sizeof(struct tb_pay_chunk) == 16, "chunk payload");
+
+enum {
+    TB_ADD_COUNTED = 1,
+    TB_ADD_CACHE = 2
+}; /* record flags; CACHE: cache bytes follow instead of those of the frame's BLOB */
+struct tb_pay_add {
+    uint32_t mbox, reserved;
+    struct tb_disk_row row;
+    uint8_t delivery[16]; /* not zero: arrived through another shard's queue (R17) */
+    uint32_t cache_clen, cache_raw;
+    uint16_t cache_dict, reserved2;
+    uint32_t reserved3;
+};
+_Static_assert(sizeof(struct tb_pay_add) == 104, "add payload");
+
+struct tb_pay_flags { /* then n x tb_range */
+    uint32_t mbox;
+    uint8_t mode, reserved;
+    uint16_t flags;
+    uint64_t keywords, modseq;
+    uint32_t n, reserved2;
+};
+_Static_assert(sizeof(struct tb_pay_flags) == 32, "flags payload");
+
+struct tb_pay_expunge { /* then n x tb_range */
+    uint32_t mbox, n;
+    uint64_t modseq;
+    int64_t due; /* kept in the trash until then */
+};
+_Static_assert(sizeof(struct tb_pay_expunge) == 24, "expunge payload");
+
+enum { TB_COPY_MOVE = 1 }; /* record flag: the source messages go, without trash (R18) */
+struct tb_pay_copy {       /* then n x tb_range of source UIDs; destination UIDs are consecutive from dst_uid */
+    uint32_t src, dst, dst_uid, n;
+    uint64_t dst_modseq, src_modseq;
+    int64_t savedate;
+    uint8_t keyword[64]; /* source bit -> destination bit, 255: dropped */
+};
+_Static_assert(sizeof(struct tb_pay_copy) == 104, "copy payload");
+
+struct tb_pay_mbox { /* then the leaf name */
+    uint32_t mbox, parent, uidvalidity;
+    uint16_t special, flags;
+    uint64_t mailboxid, modseq;
+};
+_Static_assert(sizeof(struct tb_pay_mbox) == 32, "mbox payload");
+
+enum { TB_DELETE_KEEP_NAME = 1 }; /* record flag: it has children, so a \Noselect name stays */
+struct tb_pay_mbox_delete {
+    uint32_t mbox, reserved;
+    uint64_t modseq;
+    int64_t due;
+};
+_Static_assert(sizeof(struct tb_pay_mbox_delete) == 24, "mbox delete payload");
+
+struct tb_pay_rename { /* then the new leaf name */
+    uint32_t mbox, parent;
+    uint64_t modseq;
+};
+_Static_assert(sizeof(struct tb_pay_rename) == 16, "rename payload");
+
+enum { TB_SUB_ON = 1 }; /* record flag of SUB; the payload is the name */
+
+struct tb_pay_keyword { /* then the name */
+    uint32_t mbox, bit;
+};
+_Static_assert(sizeof(struct tb_pay_keyword) == 8, "keyword payload");
+
+struct tb_pay_acct { /* then the name */
+    uint64_t modseq;
+};
+struct tb_pay_acct_delete {
+    int64_t due;
+};
+
+struct tb_pay_place { /* then name, then secret */
+    uint32_t shard;
+    uint16_t name_len, secret_len;
+};
+_Static_assert(sizeof(struct tb_pay_place) == 8, "place payload");
+
+struct tb_pay_purge { /* PURGE: any number of these */
+    int64_t due;
+    uint32_t acct, mbox, uid, reserved;
+};
+_Static_assert(sizeof(struct tb_pay_purge) == 24, "purge payload");
+
+/* QUEUE: head, then parts x (part head, targets x (target, mailbox name, keywords: n x (u8 length, bytes)), BLOB
+ * payload image). */
+struct tb_pay_queue {
+    uint8_t delivery[16];
+    uint32_t parts, reserved;
+};
+_Static_assert(sizeof(struct tb_pay_queue) == 24, "queue payload");
+struct tb_pay_queue_part {
+    uint32_t shard, targets, image_len, reserved;
+};
+_Static_assert(sizeof(struct tb_pay_queue_part) == 16, "queue part");
+struct tb_pay_queue_target {
+    uint32_t acct, mbox;
+    int64_t internaldate;
+    uint16_t flags, mailbox_len;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct tb_pay_queue_target) == 24, "queue target");
+struct tb_pay_queue_done {
+    uint64_t queue;
+};
+
+#endif

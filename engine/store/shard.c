@@ -1,0 +1,525 @@
+/*
+ * shard.c: one shard: made, recovered, opened; the mutation path; what is told to whom afterwards.
+ *
+ * Recovery order (R20): checkpoint record, meta roll-back on the closed index, open, replay of the log from `applied`
+ * with the same tb_apply as live, a confirmed checkpoint under the new epoch, and only then appending. Thread: the
+ * worker's.
+ */
+#include "engine/store/shard.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/base/rules.h"
+
+#define PATH_LONG (TB_PATH + 16)
+
+static void shard_path(const struct tb_shard *s, const char *name, char out[PATH_LONG])
+{
+    (void)snprintf(out, PATH_LONG, "%s/%s", s->dir, name);
+}
+
+/* ---- log events ---- */
+
+static void on_boundary(void *user, struct tb_log_mark mark)
+{
+    tb_checkpoint_boundary(user, mark);
+}
+
+static void run_waiting(struct tb_shard *s);
+
+static void on_durable(void *user, uint64_t position)
+{
+    struct tb_shard *s = user;
+    if (s->failed)
+        return;
+    while (s->gate_first != NULL && s->gate_first->offset <= position) {
+        struct tb_op *op = s->gate_first;
+        s->gate_first = op->next;
+        if (s->gate_first == NULL)
+            s->gate_last = NULL;
+        tb_worker_ready(s->worker, op, TB_OK);
+    }
+    tb_checkpoint_durable(s);
+    run_waiting(s);
+}
+
+static void on_failed(void *user, const struct tb_error *err)
+{
+    tb_shard_fail(user, err);
+}
+
+void tb_shard_fail(struct tb_shard *s, const struct tb_error *err)
+{
+    if (s->failed)
+        return;
+    s->failed = true;
+    tb_log(TB_LOG_ERROR, "shard=%u failed, nothing of it is answered any more: %s", s->number, err->text);
+    if (s->store->cfg.failed == NULL)
+        abort();
+    s->store->cfg.failed(s->store->cfg.user, err);
+    while (s->gate_first != NULL) {
+        struct tb_op *op = s->gate_first;
+        s->gate_first = op->next;
+        tb_worker_ready(s->worker, op, TB_IO);
+    }
+    s->gate_last = NULL;
+    run_waiting(s);
+}
+
+/* ---- making ---- */
+
+static struct tb_shard *shard_new(const struct tb_store *store, uint32_t number)
+{
+    struct tb_shard *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return NULL;
+    s->number = number;
+    s->ckpt_fd = s->index_fd = -1;
+    s->x.segment_bytes = store->super.segment_bytes;
+    (void)snprintf(s->dir, sizeof(s->dir), "%.990s/shard-%02x", store->dir, number);
+    return s;
+}
+
+static enum tb_rc log_open(struct tb_io *io, const struct tb_store *store, struct tb_shard *s, struct tb_error *err)
+{
+    char path[PATH_LONG];
+    shard_path(s, "log", path);
+    struct tb_log_config cfg = {.io = io,
+                                .dir = path,
+                                .shard = s->number,
+                                .epoch = store->super.epoch,
+                                .segment_bytes = store->super.segment_bytes,
+                                .pad_bytes = store->super.pad_bytes,
+                                .events = {s, on_boundary, on_durable, on_failed}};
+    memcpy(cfg.uuid, store->super.uuid, 16);
+    return tb_log_open(&cfg, &s->log, err);
+}
+
+/* create_index: an empty index whose first transaction is confirmed by the first checkpoint record. */
+static enum tb_rc create_index(struct tb_io *io, const struct tb_store *store, struct tb_shard *s, uint64_t first,
+                               struct tb_error *err)
+{
+    char path[PATH_LONG];
+    uint64_t txnid = 0;
+    shard_path(s, "index.mdb", path);
+    enum tb_rc rc = tb_index_open(path, true, &s->ix, err);
+    if (rc != TB_OK)
+        return rc;
+    s->x.ix = s->ix;
+    s->x.state.next_blob = 1;
+    s->x.state.next_acct = 1;
+    s->index_fd = tb_io_file_open(io, path, TB_OPEN_WRITE);
+    if (s->index_fd < 0)
+        return tb_error_set(err, TB_IO, -s->index_fd, "%s cannot be opened", path);
+    rc = tb_index_begin(s->ix);
+    tb_apply_flush(&s->x, first, 0);
+    if (rc == TB_OK)
+        rc = tb_index_commit(s->ix, &txnid);
+    if (rc == TB_OK)
+        rc = tb_index_meta(s->ix, io, s->index_fd, txnid, s->ckpt.meta);
+    if (rc != TB_OK)
+        return tb_error_set(err, rc, 0, "%s: %s", path, tb_index_error(s->ix));
+    int sync = tb_io_sync(io, s->index_fd);
+    if (sync < 0)
+        return tb_error_set(err, TB_IO, -sync, "%s cannot be synced", path);
+    s->ckpt.seq = 1;
+    s->ckpt.txnid = txnid;
+    s->ckpt.applied = first;
+    s->ckpt.epoch = store->super.epoch;
+    s->ckpt.shard = s->number;
+    memcpy(s->ckpt.uuid, store->super.uuid, 16);
+    tb_ckpt_seal(&s->ckpt);
+    shard_path(s, "CKPT", path);
+    return tb_slot_write(io, path, s->ckpt.seq, &s->ckpt, sizeof(s->ckpt), err);
+}
+
+enum tb_rc tb_shard_create(struct tb_io *io, const struct tb_store *store, uint32_t number, struct tb_error *err)
+{
+    struct tb_shard *s = shard_new(store, number);
+    if (s == NULL)
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "shard %u", number);
+    char path[PATH_LONG];
+    shard_path(s, "log", path);
+    uint64_t first = 0;
+    int made = tb_io_mkdir(io, s->dir);
+    if (made == 0)
+        made = tb_io_mkdir(io, path);
+    enum tb_rc rc = made < 0 ? tb_error_set(err, made == -ENOSPC ? TB_NOSPACE : TB_IO, -made, "%s cannot be made", path)
+                             : TB_OK;
+    if (rc == TB_OK)
+        rc = log_open(io, store, s, err);
+    if (rc == TB_OK)
+        rc = tb_log_format(s->log, &first, err);
+    if (rc == TB_OK)
+        rc = create_index(io, store, s, first, err);
+    if (rc == TB_OK && (made = tb_io_sync_dir(io, s->dir)) < 0)
+        rc = tb_error_set(err, TB_IO, -made, "%s cannot be synced", s->dir);
+    if (s->index_fd >= 0)
+        (void)tb_io_file_close(io, s->index_fd);
+    tb_log_close(s->log);
+    tb_index_close(s->ix);
+    free(s->x.seg);
+    free(s);
+    return rc;
+}
+
+/* ---- opening ---- */
+
+static enum tb_rc replay_record(void *user, const struct tb_record *r)
+{
+    struct tb_shard *s = user;
+    return tb_apply(&s->x, r);
+}
+
+static void replay_frame_end(void *user, struct tb_log_mark mark)
+{
+    struct tb_shard *s = user;
+    tb_apply_frame_end(&s->x);
+    s->replayed = mark;
+}
+
+static enum tb_rc open_index(struct tb_shard *s, struct tb_io *io, struct tb_error *err)
+{
+    char path[PATH_LONG];
+    struct tb_slice v;
+    shard_path(s, "index.mdb", path);
+    enum tb_rc rc = tb_index_roll_back(io, path, s->ckpt.txnid, s->ckpt.meta, err);
+    if (rc == TB_OK)
+        rc = tb_index_open(path, false, &s->ix, err);
+    if (rc != TB_OK)
+        return rc;
+    s->x.ix = s->ix;
+    s->index_fd = tb_io_file_open(io, path, TB_OPEN_WRITE);
+    if (s->index_fd < 0)
+        return tb_error_set(err, TB_IO, -s->index_fd, "%s cannot be opened", path);
+    rc = tb_index_begin(s->ix);
+    if (rc != TB_OK || !tb_index_get(s->ix, TB_DB_STATE, TB_SLICE("state"), &v) || v.len < sizeof(s->x.state))
+        return tb_error_set(err, TB_CORRUPT, 0, "%s has no state row", path);
+    memcpy(&s->x.state, v.ptr, sizeof(s->x.state));
+    if (s->x.state.format > TB_FORMAT)
+        return tb_error_set(err, TB_INVALID, 0, "%s has format %u, newer than this program's %u", path,
+                            s->x.state.format, TB_FORMAT);
+    if (s->x.state.applied != s->ckpt.applied || s->x.state.chain != s->ckpt.chain)
+        return tb_error_set(err, TB_CORRUPT, 0, "%s holds the log up to %llu, its checkpoint record says %llu", path,
+                            (unsigned long long)s->x.state.applied, (unsigned long long)s->ckpt.applied);
+    return TB_OK;
+}
+
+static enum tb_rc recover(struct tb_shard *s, struct tb_io *io, struct tb_error *err)
+{
+    char path[PATH_LONG];
+    uint8_t block[TB_BLOCK];
+    shard_path(s, "CKPT", path);
+    enum tb_rc rc = tb_slot_read(io, path, tb_ckpt_check, block, err);
+    if (rc != TB_OK)
+        return rc;
+    memcpy(&s->ckpt, block, sizeof(s->ckpt));
+    if (s->ckpt.shard != s->number || memcmp(s->ckpt.uuid, s->store->super.uuid, 16) != 0)
+        return tb_error_set(err, TB_CORRUPT, 0, "%s belongs to another shard or store", path);
+    s->ckpt_fd = tb_io_file_open(io, path, TB_OPEN_WRITE | TB_OPEN_DIRECT);
+    if (s->ckpt_fd < 0)
+        return tb_error_set(err, TB_IO, -s->ckpt_fd, "%s cannot be written", path);
+    rc = open_index(s, io, err);
+    if (rc == TB_OK)
+        rc = log_open(io, s->store, s, err);
+    struct tb_log_mark from = {s->ckpt.applied, s->ckpt.last, s->ckpt.chain};
+    s->replayed = from;
+    if (rc == TB_OK)
+        rc = tb_log_scan(s->log, from, replay_record, replay_frame_end, s, err);
+    if (rc == TB_OK)
+        rc = tb_checkpoint_now(s, s->replayed, err);
+    if (rc == TB_OK)
+        rc = tb_log_start(s->log, err);
+    if (rc == TB_OK)
+        tb_log(TB_LOG_INFO, "shard=%u recovered epoch=%u replayed_bytes=%llu accounts=%llu messages=%llu", s->number,
+               s->store->super.epoch, (unsigned long long)(s->replayed.end - from.end),
+               (unsigned long long)s->x.state.accounts, (unsigned long long)s->x.state.messages);
+    return rc;
+}
+
+enum tb_rc tb_shard_open(struct tb_worker *w, uint32_t number, struct tb_shard **out, struct tb_error *err)
+{
+    struct tb_shard *s = shard_new(w->store, number);
+    if (s == NULL)
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "shard %u", number);
+    s->store = w->store;
+    s->worker = w;
+    s->ckpt_block = aligned_alloc(TB_BLOCK, TB_BLOCK);
+    enum tb_rc rc = s->ckpt_block != NULL ? recover(s, w->io, err)
+                                          : tb_error_set(err, TB_LIMIT, ENOMEM, "shard %u", number);
+    if (rc != TB_OK) {
+        tb_shard_close(s);
+        return rc;
+    }
+    s->open = true;
+    tb_checkpoint_reserve(s);
+    *out = s;
+    return TB_OK;
+}
+
+void tb_shard_close(struct tb_shard *s)
+{
+    if (s == NULL)
+        return;
+    for (size_t i = 0; i < TB_ACCOUNT_BUCKETS; i++)
+        for (struct tb_account *a = s->bucket[i], *next; a != NULL; a = next) {
+            next = a->next;
+            free(a);
+        }
+    tb_log_close(s->log);
+    tb_index_close(s->ix);
+    if (s->ckpt_fd >= 0)
+        (void)tb_io_file_close(s->worker->io, s->ckpt_fd);
+    if (s->index_fd >= 0)
+        (void)tb_io_file_close(s->worker->io, s->index_fd);
+    free(s->ckpt_block);
+    free(s->x.seg);
+    free(s);
+}
+
+struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)
+{
+    if (number >= w->store->super.shards)
+        return NULL;
+    struct tb_shard *s = w->store->shard[number];
+    return s != NULL && s->worker == w ? s : NULL;
+}
+
+/* ---- the mutation path ---- */
+
+enum tb_rc tb_shard_admit(struct tb_shard *s, size_t bytes, uint32_t records, enum tb_admit kind)
+{
+    if (s->failed)
+        return TB_IO;
+    if (s->stopping)
+        return TB_BUSY;
+    if (kind != ADMIT_SMALL && s->index_full)
+        return TB_NOSPACE;
+    return tb_log_room(s->log, bytes, records, kind != ADMIT_SMALL ? 2 * tb_log_group_bytes_max(s->log) : 0,
+                       kind == ADMIT_CALL);
+}
+
+uint8_t *tb_shard_fill(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t acct, size_t len, uint64_t *lsn)
+{
+    return tb_log_add(s->log, type, flags, 0, acct, len, lsn);
+}
+
+void tb_shard_filled(struct tb_shard *s)
+{
+    struct tb_record r = tb_log_added(s->log);
+    s->records++;
+    enum tb_rc rc = tb_apply(&s->x, &r);
+    if (rc != TB_OK) {
+        struct tb_error err;
+        (void)tb_error_set(&err, rc, 0, "shard %s: record of type %u cannot be applied: %s", s->dir, r.type,
+                           tb_index_rc(s->ix) != TB_OK ? tb_index_error(s->ix) : "it contradicts the index");
+        tb_shard_fail(s, &err);
+    }
+}
+
+void tb_shard_record(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t acct, struct tb_slice head,
+                     struct tb_slice a, struct tb_slice b)
+{
+    uint8_t *p = tb_shard_fill(s, type, flags, acct, head.len + a.len + b.len, NULL);
+    struct tb_slice part[] = {head, a, b};
+    for (size_t i = 0; i < TB_ARRAY_LEN(part); i++)
+        if (part[i].len > 0) {
+            memcpy(p, part[i].ptr, part[i].len);
+            p += part[i].len;
+        }
+    tb_shard_filled(s);
+}
+
+struct tb_account *tb_shard_account(struct tb_shard *s, uint32_t acct)
+{
+    struct tb_account *a = s->bucket[acct % TB_ACCOUNT_BUCKETS];
+    while (a != NULL && a->acct != acct)
+        a = a->next;
+    return a;
+}
+
+void tb_shard_touched(struct tb_shard *s, uint32_t acct, uint32_t mbox)
+{
+    struct tb_account *a = tb_shard_account(s, acct);
+    if (a == NULL)
+        return;
+    a->position = tb_log_end(s->log);
+    tb_views_notify(a, mbox);
+}
+
+int64_t tb_due(const struct tb_shard *s)
+{
+    return tb_io_wall_s(s->worker->io) + (int64_t)s->store->cfg.trash_days * 86400;
+}
+
+/* ---- calls ---- */
+
+static void call_back(struct tb_op *gate)
+{
+    struct tb_call *call = TB_CONTAINER(gate, struct tb_call, gate);
+    struct tb_shard *s = gate->user;
+    if (gate->rc != TB_OK)
+        call->rc = gate->rc;
+    if (call->from == s->worker)
+        tb_worker_ready(call->from, &call->op, call->rc);
+    else {
+        call->op.rc = call->rc;
+        tb_io_post(s->worker->io, call->from->io, &call->op);
+    }
+}
+
+static void call_wait(struct tb_shard *s, struct tb_call *call)
+{
+    call->hop.next = NULL;
+    if (s->waiting_last != NULL)
+        s->waiting_last->hop.next = &call->hop;
+    else
+        s->waiting_first = call;
+    s->waiting_last = call;
+}
+
+/* call_run: false if it met TB_BUSY and must wait for room. */
+static bool call_run(struct tb_shard *s, struct tb_call *call)
+{
+    call->rc = TB_OK;
+    if (s->failed)
+        call->rc = TB_IO;
+    else
+        call->run(call, s->worker);
+    if (call->rc == TB_BUSY && !s->stopping)
+        return false;
+    call->gate = (struct tb_op){.done = call_back, .user = s};
+    call->position = tb_log_end(s->log);
+    tb_gate_insert(s, call->position, &call->gate);
+    return true;
+}
+
+static void run_waiting(struct tb_shard *s)
+{
+    while (s->waiting_first != NULL) {
+        struct tb_call *call = s->waiting_first;
+        struct tb_op *next = call->hop.next;
+        if (!call_run(s, call))
+            return;
+        s->waiting_first = next != NULL ? TB_CONTAINER(next, struct tb_call, hop) : NULL;
+        if (next == NULL)
+            s->waiting_last = NULL;
+    }
+}
+
+static void call_arrived(struct tb_op *hop)
+{
+    struct tb_call *call = TB_CONTAINER(hop, struct tb_call, hop);
+    struct tb_shard *s = hop->user;
+    if (s->waiting_first != NULL || !call_run(s, call))
+        call_wait(s, call);
+}
+
+void tb_call(struct tb_worker *w, uint32_t shard, struct tb_call *call)
+{
+    struct tb_store *store = w->store;
+    TB_ASSERT(shard < store->super.shards && store->shard[shard] != NULL);
+    struct tb_shard *s = store->shard[shard];
+    call->from = w;
+    call->shard = shard;
+    call->hop = (struct tb_op){.done = call_arrived, .user = s};
+    if (s->worker == w)
+        tb_worker_ready(w, &call->hop, TB_OK);
+    else
+        tb_io_post(w->io, s->worker->io, &call->hop);
+}
+
+/* ---- the output gate ---- */
+
+/* durable: is everything up to position on stable storage? */
+static bool durable(const struct tb_shard *s, uint64_t position)
+{
+    return position <= tb_log_durable(s->log) || !TB_KEEPS(gate);
+}
+
+void tb_gate_insert(struct tb_shard *s, uint64_t position, struct tb_op *op)
+{
+    op->offset = position;
+    op->next = NULL;
+    if (s->failed || durable(s, position)) {
+        tb_worker_ready(s->worker, op, s->failed ? TB_IO : TB_OK);
+        return;
+    }
+    if (s->gate_last == NULL || s->gate_last->offset <= position) { /* nearly always */
+        if (s->gate_last != NULL)
+            s->gate_last->next = op;
+        else
+            s->gate_first = op;
+        s->gate_last = op;
+        return;
+    }
+    struct tb_op **at = &s->gate_first;
+    while ((*at)->offset <= position)
+        at = &(*at)->next;
+    op->next = *at;
+    *at = op;
+}
+
+bool tb_gate_open(struct tb_account *a, uint64_t position)
+{
+    return !a->shard->failed && durable(a->shard, position);
+}
+
+void tb_gate_wait(struct tb_account *a, uint64_t position, struct tb_op *op)
+{
+    tb_gate_insert(a->shard, position, op);
+}
+
+void tb_gate_cancel(struct tb_account *a, struct tb_op *op)
+{
+    struct tb_shard *s = a->shard;
+    struct tb_op *prev = NULL;
+    for (struct tb_op *o = s->gate_first; o != NULL; prev = o, o = o->next) {
+        if (o != op)
+            continue;
+        if (prev != NULL)
+            prev->next = o->next;
+        else
+            s->gate_first = o->next;
+        if (s->gate_last == o)
+            s->gate_last = prev;
+        return;
+    }
+    (void)tb_worker_forget(s->worker, op);
+}
+
+/* ---- statistics ---- */
+
+void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat *out)
+{
+    struct tb_shard *s = tb_shard_of(owner, shard);
+    struct tb_log_stat log;
+    uint64_t used, high;
+    memset(out, 0, sizeof(*out));
+    out->shard = shard;
+    if (s == NULL)
+        return;
+    tb_log_stat(s->log, &log);
+    tb_index_pages(s->ix, &used, &high);
+    const struct tb_disk_state *st = &s->x.state;
+    out->accounts = st->accounts;
+    out->mailboxes = st->mailboxes;
+    out->messages = st->messages;
+    out->raw_bytes = st->raw_bytes;
+    out->stored_raw_bytes = st->stored_raw_bytes;
+    out->log_used_bytes = log.used_bytes;
+    out->log_file_bytes = log.file_bytes;
+    out->index_used_bytes = used * 4096;
+    out->index_file_bytes = high * 4096;
+    out->log_writes = log.writes;
+    out->log_frames = log.frames;
+    out->checkpoints = s->checkpoints;
+    out->records = s->records;
+    out->deliveries = s->deliveries;
+    out->position = tb_log_end(s->log);
+    out->durable = tb_log_durable(s->log);
+    out->applied_confirmed = s->confirmed;
+    out->epoch = s->store->super.epoch;
+}

@@ -1,0 +1,252 @@
+/*
+ * shard.h: the inside of the store. Private to engine/store.
+ *
+ *   store    process-wide: SUPER, the directory, the table of workers and shards
+ *   worker   a thread: its io, its shards, scratch memory, the list of ops that are ready to run
+ *   shard    log + index + what is open in it; the mutation path is always: admit, build record, apply, tell watchers
+ *
+ * Invariants S1 to S9: docs/ARCHITECTURE.md. Thread: worker and shard belong to one thread; of the store only the
+ * directory is shared.
+ */
+#ifndef TB_SHARD_H
+#define TB_SHARD_H
+
+#include <pthread.h>
+
+#include <tambo/admin.h>
+#include <tambo/delivery.h>
+#include <tambo/fetch.h>
+#include "engine/codec/codec.h"
+#include "engine/index/blocks.h"
+#include "engine/log/log.h"
+#include "engine/store/payload.h"
+
+enum { TB_SLOT_STRIDE = 64 << 10 }; /* the two slots never share a device block */
+enum { TB_PATH = 1024, TB_SHARDS_MAX = 256, TB_ACCOUNT_BUCKETS = 4096 };
+
+/* ---- SUPER and CKPT ---- */
+#define TB_SUPER_MAGIC "TAMBOSUP"
+#define TB_CKPT_MAGIC "TAMBOCKP"
+struct tb_disk_super { /* two slots of one block each, written in turn */
+    char magic[8];
+    uint32_t format, crc; /* crc32c of this struct with crc = 0 */
+    uint64_t seq;
+    uint8_t uuid[16];
+    uint32_t epoch, shards;
+    uint64_t segment_bytes;
+    int64_t created;
+    uint8_t secret[32];
+    uint32_t pad_bytes; /* R6: the device's block if it is over 4 KiB, else 0 */
+    uint32_t reserved[7];
+};
+_Static_assert(sizeof(struct tb_disk_super) == 128, "super");
+struct tb_disk_ckpt {
+    char magic[8];
+    uint32_t format, crc;
+    uint64_t seq;
+    uint64_t txnid;   /* confirmed LMDB transaction */
+    uint64_t applied; /* log position */
+    uint64_t last;    /* position of the frame before it; 0: none */
+    uint32_t chain, epoch;
+    uint8_t uuid[16];
+    uint32_t shard, reserved;
+    uint8_t meta[TB_META_BYTES];
+};
+_Static_assert(sizeof(struct tb_disk_ckpt) == 216, "ckpt");
+
+/* slots.c: read the newest valid of two slots (NOTFOUND: none), write the other one. Blocks. */
+typedef bool (*tb_slot_check)(const uint8_t *block, uint64_t *seq);
+enum tb_rc tb_slot_read(struct tb_io *io, const char *path, tb_slot_check check, uint8_t block[TB_BLOCK],
+                        struct tb_error *err);
+enum tb_rc tb_slot_write(struct tb_io *io, const char *path, uint64_t seq, const void *data, size_t len,
+                         struct tb_error *err);
+void tb_ckpt_seal(struct tb_disk_ckpt *c);
+bool tb_ckpt_check(const uint8_t *block, uint64_t *seq);
+
+/* ---- apply.c: record -> index ---- */
+struct tb_seg_delta {
+    uint32_t segment;
+    int64_t total, live;
+};
+struct tb_applier { /* everything apply() may look at and change (S9) */
+    struct tb_index *ix;
+    struct tb_disk_state state;
+    uint64_t segment_bytes;
+    struct tb_seg_delta *seg; /* owned */
+    size_t seg_n, seg_cap;
+    /* the BLOB of the frame being applied: ADD records take their cache bytes from it */
+    uint64_t frame_blob;
+    struct tb_disk_cache frame_cache;
+    const void *frame_cache_data; /* borrowed from the record */
+    uint32_t touched_hash[256];   /* (acct, mbox) pairs met since the last checkpoint, lossy: feeds dirty_pages */
+    uint64_t dirty_pages;         /* upper estimate of index pages dirtied since the last checkpoint */
+};
+/*
+ * tb_apply: the one function that changes the index: live, replay, restore and replicas alike. OK; CORRUPT: the record
+ * contradicts the index; or the index's sticky code.
+ */
+enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r) TB_USE_RESULT;
+void tb_apply_frame_end(struct tb_applier *x);
+/* tb_apply_flush: write the cached state and segment counters into the transaction, before a commit. */
+void tb_apply_flush(struct tb_applier *x, uint64_t applied, uint32_t chain);
+
+/* typed rows; false: none (or sticky error) */
+bool tb_acct_get(struct tb_index *ix, uint32_t acct, struct tb_disk_acct *out);
+void tb_acct_put(struct tb_index *ix, uint32_t acct, const struct tb_disk_acct *a); /* keeps the name */
+bool tb_mbox_get(struct tb_index *ix, uint32_t acct, uint32_t mbox, struct tb_disk_mbox *out, struct tb_slice *leaf);
+void tb_mbox_put(struct tb_index *ix, uint32_t acct, uint32_t mbox, const struct tb_disk_mbox *m, const char *leaf,
+                 size_t leaf_len);
+bool tb_tree_get(struct tb_index *ix, uint32_t acct, uint32_t parent, struct tb_slice leaf, uint32_t *mbox);
+/* tb_body_piece: piece i of a body. */
+bool tb_body_piece(struct tb_index *ix, uint64_t body, const struct tb_disk_body *b, uint32_t i,
+                   struct tb_disk_piece *out);
+
+/* ---- shard ---- */
+struct tb_account {
+    struct tb_account *next; /* hash chain */
+    struct tb_shard *shard;
+    uint32_t acct;
+    uint32_t refs;
+    uint64_t position;     /* of the last change of this account */
+    struct tb_view *views; /* open ones */
+    bool deleted;
+};
+
+enum tb_ckpt_phase { CKPT_IDLE, CKPT_SYNCING, CKPT_WAITING, CKPT_WRITING };
+struct tb_shard {
+    struct tb_store *store;
+    struct tb_worker *worker;
+    uint32_t number;
+    char dir[TB_PATH];
+    struct tb_log *log;
+    struct tb_index *ix;
+    struct tb_applier x;
+    bool open, failed, stopping;
+    struct tb_account *bucket[TB_ACCOUNT_BUCKETS];
+    struct tb_op *gate_first; /* waiting for a position (op->offset), ascending */
+    struct tb_op *gate_last;
+    struct tb_call *waiting_first, *waiting_last; /* calls that met TB_BUSY */
+    /* checkpoint.c */
+    enum tb_ckpt_phase ckpt_phase;
+    struct tb_disk_ckpt ckpt; /* the one being made, or the last confirmed */
+    uint64_t confirmed, checkpoints, ckpt_started_ns, ckpt_log_end;
+    struct tb_log_mark replayed; /* recovery: how far */
+    struct tb_op ckpt_op, reserve_op;
+    uint8_t *ckpt_block; /* owned, block-aligned */
+    int ckpt_fd, index_fd;
+    bool reserving, index_full, want_checkpoint;
+    uint64_t reserve_pages, reserve_want, index_high, reserve_tried_ns;
+    int reserve_result;
+    uint64_t records, deliveries;
+    unsigned fanouts; /* queued deliveries under way */
+};
+
+struct tb_worker {
+    struct tb_store *store;
+    uint32_t index;
+    struct tb_io *io;
+    struct tb_codec *codec;
+    struct tb_op *ready_first, *ready_last; /* ops whose done is due */
+    struct tb_op tick_op;
+    bool ticking, closing;
+    struct tb_delivery *idle_deliveries;
+    unsigned idle_n;
+    struct tb_op *stop_op;
+    char *scratch; /* owned: inflated cache entries */
+    size_t scratch_cap;
+};
+
+struct tb_store {
+    char dir[TB_PATH];
+    struct tb_store_config cfg;
+    struct tb_disk_super super;
+    struct tb_io *io; /* borrowed: of whoever opened the store */
+    int lock_fd;
+    struct tb_creating *creating; /* accounts between their first record and their PLACE; shard 0's owner only */
+    uint32_t next_acct;           /* the next number to give, above every one in a record; shard 0's owner only */
+    struct tb_worker *worker[TB_SHARDS_MAX];
+    struct tb_shard *shard[TB_SHARDS_MAX];
+    pthread_rwlock_t lock;      /* of the directory */
+    struct tb_identity **names; /* sorted by name; owned */
+    size_t names_n, names_cap;
+};
+
+/* shard.c */
+enum tb_rc tb_shard_create(struct tb_io *io, const struct tb_store *store, uint32_t number, struct tb_error *err);
+enum tb_rc tb_shard_open(struct tb_worker *w, uint32_t number, struct tb_shard **out, struct tb_error *err);
+void tb_shard_close(struct tb_shard *s);
+struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number);
+/*
+ * tb_shard_admit: may an operation of so many payload bytes and records be logged now? OK, NOSPACE, BUSY, LIMIT, IO.
+ *   ADMIT_SMALL  flags, deletions: may use the reserve that ADMIT_GROW and ADMIT_CALL must leave
+ *   ADMIT_GROW   needs space for good (copies, new names); never told to wait
+ *   ADMIT_CALL   the same, in a tb_call: BUSY puts the call off until there is room
+ */
+enum tb_admit { ADMIT_SMALL, ADMIT_GROW, ADMIT_CALL };
+enum tb_rc tb_shard_admit(struct tb_shard *s, size_t bytes, uint32_t records, enum tb_admit kind) TB_USE_RESULT;
+/* tb_shard_record: log and apply one record whose payload is head, then a, then b. Only after tb_shard_admit; cannot
+ * fail for space. */
+void tb_shard_record(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t acct, struct tb_slice head,
+                     struct tb_slice a, struct tb_slice b);
+/* tb_shard_fill / tb_shard_filled: the same for a payload that is written in place. */
+uint8_t *tb_shard_fill(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t acct, size_t len, uint64_t *lsn);
+void tb_shard_filled(struct tb_shard *s);
+/* tb_shard_touched: the account changed: its position moves, the views of mbox (0: all) are told. */
+void tb_shard_touched(struct tb_shard *s, uint32_t acct, uint32_t mbox);
+void tb_shard_fail(struct tb_shard *s, const struct tb_error *err);
+struct tb_account *tb_shard_account(struct tb_shard *s, uint32_t acct);
+void tb_gate_insert(struct tb_shard *s, uint64_t position, struct tb_op *op);
+void tb_worker_ready(struct tb_worker *w, struct tb_op *op, enum tb_rc rc);
+/* tb_worker_forget: take op off the ready list if it is there. */
+bool tb_worker_forget(struct tb_worker *w, struct tb_op *op);
+int64_t tb_due(const struct tb_shard *s); /* when what is deleted now leaves the trash */
+
+/* checkpoint.c */
+void tb_checkpoint_boundary(struct tb_shard *s, struct tb_log_mark mark);
+void tb_checkpoint_durable(struct tb_shard *s);
+void tb_checkpoint_tick(struct tb_shard *s);
+enum tb_rc tb_checkpoint_now(struct tb_shard *s, struct tb_log_mark mark, struct tb_error *err); /* blocks: recovery */
+bool tb_checkpoint_quiet(const struct tb_shard *s);
+void tb_checkpoint_reserve(struct tb_shard *s);
+
+/* view.c */
+void tb_views_notify(struct tb_account *a, uint32_t mbox);
+
+/* directory.c */
+void tb_directory_set(struct tb_store *store, const struct tb_identity *id);
+void tb_directory_remove(struct tb_store *store, struct tb_slice name);
+void tb_directory_load(struct tb_store *store, struct tb_index *ix);
+void tb_directory_free(struct tb_store *store);
+
+/* delivery.c: a message ready to be stored: a BLOB payload in four parts, without its ids */
+struct tb_image {
+    struct tb_pay_blob head; /* blob, body and refs are filled where it is stored */
+    struct tb_slice header;  /* compressed */
+    struct tb_slice list;    /* pieces of the body */
+    struct tb_slice rest;    /* the inline body, the cache entry */
+};
+size_t tb_image_bytes(const struct tb_image *img); /* of the payload */
+void tb_image_write(const struct tb_image *img, uint8_t *out);
+bool tb_image_read(struct tb_slice payload, struct tb_image *out); /* false: it contradicts itself */
+/*
+ * tb_image_deliver: store an image once and add it to every target that can take it, in one frame. Each target's rc,
+ * uid, uidvalidity and position are set. all: if one target cannot, none is done. queue: payload of a QUEUE record to
+ * log in the same frame (len 0: none). delivery: not NULL: mark the ADD records with it. OK; BUSY (nothing done, try
+ * again); NOSPACE, LIMIT, NOTFOUND (nothing done).
+ */
+enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, struct tb_delivery_target **targets,
+                            size_t n, bool all, const uint8_t *delivery, struct tb_slice queue,
+                            uint64_t *queue_id) TB_USE_RESULT;
+void tb_delivery_pool_free(struct tb_worker *w);
+
+/* queue.c: deliveries for several shards (R17) */
+void tb_queue_resume(struct tb_shard *s);
+void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len);
+
+/* mailbox.c: used by delivery too */
+enum tb_rc tb_keyword_bits(struct tb_shard *s, uint32_t acct, uint32_t mbox, const struct tb_slice *names, size_t n,
+                           uint64_t *bits);
+/* tb_mailbox_number: a selectable mailbox by name; 0: none. */
+uint32_t tb_mailbox_number(struct tb_shard *s, uint32_t acct, struct tb_slice name);
+
+#endif

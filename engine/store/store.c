@@ -1,0 +1,420 @@
+/*
+ * store.c: the store as a whole: SUPER, the lock, workers and their loop.
+ *
+ * A worker's turn: groups to the disk, completions, then the ops that became ready meanwhile (gates that opened, calls,
+ * views that changed). So no done runs inside another, and everything applied in one turn shares a log write.
+ */
+#include "engine/store/shard.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/crypto/crypto.h"
+
+enum { SEGMENT_MIN = 4 << 20, SEGMENT_MAX = 256 << 20, SEGMENT_DEFAULT = 64 << 20, PURGE_ROWS = 2048 };
+#define TICK_NS 1000000000ull
+
+/* ---- SUPER ---- */
+
+static void super_seal(struct tb_disk_super *s)
+{
+    s->crc = 0;
+    s->crc = tb_crc32c(0, s, sizeof(*s));
+}
+
+static bool super_check(const uint8_t *block, uint64_t *seq)
+{
+    struct tb_disk_super s;
+    memcpy(&s, block, sizeof(s));
+    uint32_t want = s.crc;
+    s.crc = 0;
+    *seq = s.seq;
+    return memcmp(s.magic, TB_SUPER_MAGIC, 8) == 0 && tb_crc32c(0, &s, sizeof(s)) == want;
+}
+
+static void super_path(const struct tb_store *st, const char *name, char out[TB_PATH + 16])
+{
+    (void)snprintf(out, TB_PATH + 16, "%s/%s", st->dir, name);
+}
+
+static enum tb_rc super_write(struct tb_io *io, struct tb_store *st, struct tb_error *err)
+{
+    char path[TB_PATH + 16];
+    super_path(st, "SUPER", path);
+    st->super.seq++;
+    super_seal(&st->super);
+    return tb_slot_write(io, path, st->super.seq, &st->super, sizeof(st->super), err);
+}
+
+static bool power_of_two(uint64_t v)
+{
+    return v != 0 && (v & (v - 1)) == 0;
+}
+
+enum tb_rc tb_store_create(struct tb_io *io, const char *dir, const struct tb_store_options *opt, struct tb_error *err)
+{
+    struct tb_store *st = calloc(1, sizeof(*st));
+    if (st == NULL)
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "store %s", dir);
+    char path[TB_PATH + 16];
+    (void)snprintf(st->dir, sizeof(st->dir), "%.990s", dir);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t shards = opt != NULL && opt->shards ? opt->shards : cores > 0 ? (uint32_t)cores : 1;
+    uint64_t segment = opt != NULL && opt->segment_bytes ? opt->segment_bytes : SEGMENT_DEFAULT;
+    memcpy(st->super.magic, TB_SUPER_MAGIC, 8);
+    st->super.format = TB_FORMAT;
+    st->super.shards = shards > TB_SHARDS_MAX ? TB_SHARDS_MAX : shards;
+    st->super.segment_bytes = segment;
+    st->super.created = tb_io_wall_s(io);
+    uint32_t block = tb_io_block_bytes(io, dir);
+    st->super.pad_bytes = block > TB_BLOCK && block <= TB_SLOT_STRIDE ? block : 0;
+    tb_io_random(io, st->super.uuid, sizeof(st->super.uuid));
+    tb_io_random(io, st->super.secret, sizeof(st->super.secret));
+    enum tb_rc rc = TB_OK;
+    int made = tb_io_mkdir(io, dir);
+    super_path(st, "SUPER", path);
+    int there = tb_io_file_open(io, path, TB_OPEN_READ);
+    if (there >= 0) {
+        (void)tb_io_file_close(io, there);
+        rc = tb_error_set(err, TB_EXISTS, 0, "%s already holds a store", dir);
+    } else if (made < 0 && made != -EEXIST) {
+        rc = tb_error_set(err, made == -ENOSPC ? TB_NOSPACE : TB_IO, -made, "%s cannot be made", dir);
+    } else if (!power_of_two(segment) || segment < SEGMENT_MIN || segment > SEGMENT_MAX) {
+        rc = tb_error_set(err, TB_INVALID, 0, "segment size %llu: a power of two from 4 MiB to 256 MiB",
+                          (unsigned long long)segment);
+    }
+    for (uint32_t i = 0; rc == TB_OK && i < st->super.shards; i++)
+        rc = tb_shard_create(io, st, i, err);
+    if (rc == TB_OK)
+        rc = super_write(io, st, err); /* last: without it the folder is not a store */
+    if (rc == TB_OK && (made = tb_io_sync_dir(io, dir)) < 0)
+        rc = tb_error_set(err, TB_IO, -made, "%s cannot be synced", dir);
+    free(st);
+    return rc;
+}
+
+/* ---- opening ---- */
+
+static enum tb_rc lock_store(struct tb_io *io, struct tb_store *st, struct tb_error *err)
+{
+    char path[TB_PATH + 16];
+    super_path(st, "LOCK", path);
+    st->lock_fd = tb_io_file_open(io, path, TB_OPEN_WRITE | TB_OPEN_CREATE);
+    if (st->lock_fd < 0)
+        return tb_error_set(err, TB_IO, -st->lock_fd, "%s cannot be opened", path);
+    char pid[32] = "";
+    int rc = tb_io_lock(io, st->lock_fd);
+    if (rc < 0) {
+        int64_t n = tb_io_pread(io, st->lock_fd, pid, sizeof(pid) - 1, 0);
+        pid[n > 0 ? n : 0] = '\0';
+        return tb_error_set(err, rc == -EAGAIN ? TB_BUSY : TB_IO, 0, "store %s is in use by process %s", st->dir, pid);
+    }
+    int n = snprintf(pid, sizeof(pid), "%-20ld", (long)getpid());
+    (void)tb_io_pwrite(io, st->lock_fd, pid, (size_t)n, 0); /* only a hint for the message above */
+    return TB_OK;
+}
+
+static enum tb_rc load_super(struct tb_io *io, struct tb_store *st, struct tb_error *err)
+{
+    char path[TB_PATH + 16];
+    uint8_t block[TB_BLOCK];
+    super_path(st, "SUPER", path);
+    enum tb_rc rc = tb_slot_read(io, path, super_check, block, err);
+    if (rc == TB_NOTFOUND)
+        return tb_error_set(err, rc, 0, "%s holds no store; make one with `tambo init`", st->dir);
+    if (rc != TB_OK)
+        return rc;
+    memcpy(&st->super, block, sizeof(st->super));
+    if (st->super.format > TB_FORMAT)
+        return tb_error_set(err, TB_INVALID, 0, "store %s has format %u; this program reads up to %u", st->dir,
+                            st->super.format, TB_FORMAT);
+    if (st->super.shards == 0 || st->super.shards > TB_SHARDS_MAX || !power_of_two(st->super.segment_bytes) ||
+        st->super.segment_bytes < SEGMENT_MIN || st->super.segment_bytes > SEGMENT_MAX)
+        return tb_error_set(err, TB_CORRUPT, 0, "%s has impossible values", path);
+    return TB_OK;
+}
+
+enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, struct tb_store **out,
+                         struct tb_error *err)
+{
+    struct tb_store *st = calloc(1, sizeof(*st));
+    if (st == NULL || tb_codec_init() != TB_OK) {
+        free(st);
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "store %s", cfg->dir);
+    }
+    (void)snprintf(st->dir, sizeof(st->dir), "%.990s", cfg->dir);
+    st->cfg = *cfg;
+    st->cfg.dir = st->dir;
+    st->io = io;
+    st->lock_fd = -1;
+    (void)pthread_rwlock_init(&st->lock, NULL);
+    enum tb_rc rc = load_super(io, st, err);
+    if (rc == TB_OK)
+        rc = lock_store(io, st, err);
+    if (rc == TB_OK && (cfg->workers == 0 || cfg->workers > st->super.shards))
+        st->cfg.workers = st->super.shards;
+    if (rc == TB_OK) {
+        st->super.epoch++; /* R2: a new epoch before anything is appended */
+        rc = super_write(io, st, err);
+    }
+    if (rc != TB_OK) {
+        if (st->lock_fd >= 0)
+            (void)tb_io_file_close(io, st->lock_fd);
+        (void)pthread_rwlock_destroy(&st->lock);
+        free(st);
+        return rc;
+    }
+    *out = st;
+    return TB_OK;
+}
+
+void tb_store_close(struct tb_store *store)
+{
+    if (store == NULL)
+        return;
+    (void)tb_io_file_close(store->io, store->lock_fd);
+    tb_directory_free(store);
+    (void)pthread_rwlock_destroy(&store->lock);
+    free(store);
+}
+
+/* ---- workers ---- */
+
+void tb_worker_ready(struct tb_worker *w, struct tb_op *op, enum tb_rc rc)
+{
+    op->rc = rc;
+    op->next = NULL;
+    if (w->ready_last != NULL)
+        w->ready_last->next = op;
+    else
+        w->ready_first = op;
+    w->ready_last = op;
+}
+
+bool tb_worker_forget(struct tb_worker *w, struct tb_op *op)
+{
+    struct tb_op *prev = NULL;
+    for (struct tb_op *o = w->ready_first; o != NULL; prev = o, o = o->next) {
+        if (o != op)
+            continue;
+        if (prev != NULL)
+            prev->next = o->next;
+        else
+            w->ready_first = o->next;
+        if (w->ready_last == o)
+            w->ready_last = prev;
+        return true;
+    }
+    return false;
+}
+
+static unsigned run_ready(struct tb_worker *w)
+{
+    unsigned n = 0;
+    struct tb_op *last = w->ready_last; /* what becomes ready meanwhile waits for the next turn */
+    for (struct tb_op *op = w->ready_first; op != NULL; op = w->ready_first) {
+        w->ready_first = op->next;
+        if (w->ready_first == NULL)
+            w->ready_last = NULL;
+        bool end = op == last;
+        op->done(op);
+        n++;
+        if (end)
+            break;
+    }
+    return n;
+}
+
+/* purge: what the trash keeps no longer. One record a tick, so that space returns without a cron job. */
+static void purge(struct tb_shard *s)
+{
+    struct tb_pay_purge *v = NULL;
+    size_t n = 0;
+    uint64_t now = (uint64_t)tb_io_wall_s(s->worker->io);
+    struct tb_slice k, row;
+    bool more = tb_index_ge(s->ix, TB_DB_TRASH, tb_slice("\0", 1), 0, &k, &row);
+    for (; more && n < PURGE_ROWS && k.len == 20 && tb_get_be64(k.ptr) <= now;
+         more = tb_index_next(s->ix, TB_DB_TRASH, 0, &k, &row)) {
+        if (v == NULL && (v = malloc(PURGE_ROWS * sizeof(*v))) == NULL)
+            return;
+        v[n++] = (struct tb_pay_purge){.due = (int64_t)tb_get_be64(k.ptr),
+                                       .acct = tb_get_be32(k.ptr + 8),
+                                       .mbox = tb_get_be32(k.ptr + 12),
+                                       .uid = tb_get_be32(k.ptr + 16)};
+    }
+    if (n > 0 && tb_shard_admit(s, n * sizeof(*v), 1, ADMIT_SMALL) == TB_OK)
+        tb_shard_record(s, TB_REC_PURGE, 0, 0, tb_slice(v, n * sizeof(*v)), tb_slice(NULL, 0), tb_slice(NULL, 0));
+    free(v);
+}
+
+static void tick(struct tb_op *op)
+{
+    struct tb_worker *w = op->user;
+    w->ticking = false;
+    if (op->result == -ECANCELED || w->closing)
+        return;
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
+        struct tb_shard *s = w->store->shard[i];
+        if (s->failed)
+            continue;
+        purge(s);
+        tb_checkpoint_tick(s);
+    }
+    w->ticking = true;
+    tb_io_timer(w->io, &w->tick_op, TICK_NS);
+}
+
+enum tb_rc tb_worker_open(struct tb_store *store, uint32_t index, struct tb_io *io, struct tb_worker **out,
+                          struct tb_error *err)
+{
+    struct tb_worker *w = calloc(1, sizeof(*w));
+    if (w == NULL || (w->codec = tb_codec_new()) == NULL) {
+        free(w);
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "worker %u", index);
+    }
+    w->store = store;
+    w->index = index;
+    w->io = io;
+    enum tb_rc rc = TB_OK;
+    for (uint32_t i = index; rc == TB_OK && i < store->super.shards; i += store->cfg.workers)
+        rc = tb_shard_open(w, i, &store->shard[i], err);
+    if (rc != TB_OK) {
+        tb_worker_close(w);
+        return rc;
+    }
+    if (index == 0)
+        tb_directory_load(store, store->shard[0]->ix);
+    store->worker[index] = w;
+    w->tick_op = (struct tb_op){.done = tick, .user = w};
+    w->ticking = true;
+    tb_io_timer(io, &w->tick_op, TICK_NS);
+    *out = w;
+    return TB_OK;
+}
+
+void tb_worker_started(struct tb_worker *w)
+{
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
+        tb_queue_resume(w->store->shard[i]);
+}
+
+/* stop_step: has everything come to rest? Evaluated once a turn while stopping. */
+static void stop_step(struct tb_worker *w)
+{
+    bool quiet = true;
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
+        struct tb_shard *s = w->store->shard[i];
+        if (s->failed)
+            continue;
+        bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0;
+        if (clean && s->confirmed != tb_log_end(s->log)) {
+            s->want_checkpoint = true;
+            tb_log_boundary(s->log);
+            clean = false;
+        }
+        quiet = quiet && clean;
+    }
+    if (!quiet)
+        return;
+    if (w->ticking) {
+        if (!w->closing)
+            tb_io_cancel(w->io, &w->tick_op);
+        w->closing = true;
+        return;
+    }
+    tb_worker_ready(w, w->stop_op, TB_OK);
+    w->stop_op = NULL;
+}
+
+unsigned tb_worker_turn(struct tb_worker *w, bool wait)
+{
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
+        if (w->store->shard[i] != NULL && !w->store->shard[i]->failed)
+            tb_log_flush(w->store->shard[i]->log);
+    unsigned n = tb_io_turn(w->io, wait && w->ready_first == NULL);
+    n += run_ready(w);
+    if (w->stop_op != NULL)
+        stop_step(w);
+    return n;
+}
+
+void tb_worker_stop(struct tb_worker *w, struct tb_op *op)
+{
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
+        w->store->shard[i]->stopping = true;
+    w->stop_op = op;
+    stop_step(w);
+}
+
+/* abandon: nothing new is started; what is in flight ends, so that memory and io can be let go. */
+static void abandon(struct tb_worker *w)
+{
+    bool busy = true;
+    w->closing = true;
+    if (w->ticking)
+        tb_io_cancel(w->io, &w->tick_op);
+    while (busy) {
+        busy = w->ticking;
+        for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
+            struct tb_shard *s = w->store->shard[i];
+            if (s == NULL)
+                continue;
+            s->failed = true;
+            busy = busy || !tb_log_idle(s->log) || s->ckpt_phase == CKPT_SYNCING || s->ckpt_phase == CKPT_WRITING ||
+                   s->reserving;
+        }
+        if (busy && tb_io_turn(w->io, true) == 0)
+            return; /* the io has lost its ops with the power (sim) */
+    }
+}
+
+void tb_worker_close(struct tb_worker *w)
+{
+    if (w == NULL)
+        return;
+    abandon(w);
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
+        tb_shard_close(w->store->shard[i]);
+        w->store->shard[i] = NULL;
+    }
+    tb_delivery_pool_free(w);
+    w->store->worker[w->index] = NULL;
+    tb_codec_free(w->codec);
+    free(w->scratch);
+    free(w);
+}
+
+struct tb_io *tb_worker_io(struct tb_worker *w)
+{
+    return w->io;
+}
+uint32_t tb_worker_index(const struct tb_worker *w)
+{
+    return w->index;
+}
+struct tb_store *tb_worker_store(struct tb_worker *w)
+{
+    return w->store;
+}
+uint32_t tb_store_workers(const struct tb_store *store)
+{
+    return store->cfg.workers;
+}
+uint32_t tb_store_shards(const struct tb_store *store)
+{
+    return store->super.shards;
+}
+struct tb_worker *tb_store_worker(struct tb_store *store, uint32_t index)
+{
+    return index < TB_SHARDS_MAX ? store->worker[index] : NULL;
+}
+uint32_t tb_store_worker_of(const struct tb_store *store, struct tb_account_id id)
+{
+    return id.shard % store->cfg.workers;
+}
+void tb_store_secret(struct tb_store *store, const char *purpose, uint8_t key[32])
+{
+    tb_hmac_sha256(store->super.secret, sizeof(store->super.secret), purpose, strlen(purpose), key);
+}

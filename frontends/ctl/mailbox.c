@@ -1,0 +1,169 @@
+/*
+ * mailbox.c: the verbs about an account's mailboxes. Each runs on the thread that owns the account and answers once
+ * what it did is durable.
+ *
+ * It must never touch an account from the wrong thread: work between begin and finish happens in tb_call's run alone;
+ * the JSON built there belongs to one thread at a time, first the owner's, then ours.
+ */
+#include <stdio.h>
+
+#include "frontends/ctl/verbs.h"
+
+enum { LIST_BYTES_MAX = 64 << 20 };
+
+struct job {
+    struct ctl *x;
+    struct tb_call call;
+    struct tb_account_id id;
+    enum { JOB_LIST, JOB_CREATE, JOB_DELETE } what;
+    struct tb_slice name; /* borrowed from the request */
+    json_t *result;       /* owned */
+    const char *why;      /* static, or NULL */
+};
+
+static json_t *special_uses(uint16_t special)
+{
+    static const struct {
+        uint16_t bit;
+        const char *name;
+    } uses[] = {{TB_SPECIAL_ALL, "\\All"},         {TB_SPECIAL_ARCHIVE, "\\Archive"}, {TB_SPECIAL_DRAFTS, "\\Drafts"},
+                {TB_SPECIAL_FLAGGED, "\\Flagged"}, {TB_SPECIAL_JUNK, "\\Junk"},       {TB_SPECIAL_SENT, "\\Sent"},
+                {TB_SPECIAL_TRASH, "\\Trash"}};
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < TB_ARRAY_LEN(uses); i++)
+        if (special & uses[i].bit)
+            json_array_append_new(list, json_string(uses[i].name));
+    return list;
+}
+
+static json_t *describe(const struct tb_mailbox *m)
+{
+    return json_pack("{s:s%, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:b, s:b}", "name", m->name.ptr, m->name.len,
+                     "messages", (json_int_t)m->messages, "unseen", (json_int_t)m->unseen, "deleted",
+                     (json_int_t)m->deleted, "bytes", (json_int_t)m->bytes, "uidvalidity", (json_int_t)m->uidvalidity,
+                     "uidnext", (json_int_t)m->uidnext, "highestmodseq", (json_int_t)m->highestmodseq, "special_use",
+                     special_uses(m->special), "subscribed", m->subscribed, "selectable", m->selectable);
+}
+
+static enum tb_rc list_mailboxes(struct tb_account *a, json_t **out)
+{
+    struct tb_arena arena;
+    struct tb_mailbox *v;
+    enum tb_rc rc;
+    size_t n;
+
+    tb_arena_init(&arena, LIST_BYTES_MAX);
+    rc = tb_mailbox_list(a, &arena, &v, &n);
+    if (rc == TB_OK) {
+        *out = json_array();
+        for (size_t i = 0; i < n; i++)
+            json_array_append_new(*out, describe(&v[i]));
+    }
+    tb_arena_free(&arena);
+    return rc;
+}
+
+static void job_run(struct tb_call *call, struct tb_worker *owner)
+{
+    struct job *j = call->user;
+    struct tb_account *a;
+    uint32_t mbox;
+
+    call->rc = tb_account_open(owner, j->id, &a);
+    if (call->rc != TB_OK)
+        return;
+    switch (j->what) {
+    case JOB_LIST:
+        call->rc = list_mailboxes(a, &j->result);
+        break;
+    case JOB_CREATE:
+        call->rc = tb_mailbox_create(a, j->name, 0, &mbox);
+        j->why = call->rc == TB_INVALID ? "not a name for a mailbox" : NULL;
+        break;
+    case JOB_DELETE:
+        call->rc = tb_mailbox_delete(a, j->name);
+        j->why = call->rc == TB_INVALID  ? "cannot be deleted"
+                 : call->rc == TB_EXISTS ? "has mailboxes below it; delete those first"
+                                         : NULL;
+        break;
+    }
+    tb_account_close(a);
+}
+
+static void job_drop(struct ctl *x)
+{
+    struct job *j = x->data;
+
+    json_decref(j->result);
+}
+
+static void job_done(struct tb_op *op)
+{
+    struct job *j = op->user;
+    struct ctl *x = j->x;
+    enum tb_rc rc = op->rc != TB_OK ? op->rc : j->call.rc;
+    const char *why = j->why;
+    json_t *result = j->result;
+    char what[512];
+
+    if (rc != TB_OK) {
+        snprintf(what, sizeof(what), "%.*s", (int)(j->name.len < 500 ? j->name.len : 500), j->name.ptr);
+        ctl_fail(x, rc, what, why);
+        return;
+    }
+    j->result = NULL;
+    if (j->what == JOB_LIST)
+        ctl_ok(x, json_pack("{s:o}", "mailboxes", result));
+    else
+        ctl_ok(x, json_pack("{s:s%}", "mailbox", j->name.ptr, j->name.len));
+}
+
+static void job_start(struct ctl *x, int what)
+{
+    struct tb_slice account = ctl_name(x, ctl_text(x, "account")), name = ctl_text(x, "name");
+    struct tb_store *store = tb_worker_store(x->worker);
+    struct tb_identity who;
+    char text[TB_NAME_MAX + 1];
+    struct job *j;
+
+    if (account.len == 0 || account.len > TB_NAME_MAX) {
+        ctl_usage(x, "args.account: a name is needed");
+        return;
+    }
+    if (what != JOB_LIST && name.len == 0) {
+        ctl_usage(x, "args.name: the mailbox's name is needed");
+        return;
+    }
+    if (tb_directory_find(store, account, &who) != TB_OK) {
+        snprintf(text, sizeof(text), "%.*s", (int)account.len, account.ptr);
+        ctl_fail(x, TB_NOTFOUND, text, "no such account");
+        return;
+    }
+    explicit_bzero(who.secret, sizeof(who.secret));
+    j = ctl_data(x, sizeof(*j));
+    if (!j)
+        return;
+    x->drop = job_drop;
+    *j = (struct job){
+        .x = x, .id = who.id, .what = (__typeof__(j->what))what, .name = what == JOB_LIST ? account : name};
+    j->call.run = job_run;
+    j->call.user = j;
+    j->call.op = (struct tb_op){.done = job_done, .user = j};
+    tb_call(x->worker, who.id.shard, &j->call);
+}
+
+void ctl_mailbox_list(struct ctl *x)
+{
+    job_start(x, JOB_LIST);
+}
+
+void ctl_mailbox_create(struct ctl *x)
+{
+    job_start(x, JOB_CREATE);
+}
+
+void ctl_mailbox_delete(struct ctl *x)
+{
+    job_start(x, JOB_DELETE);
+}

@@ -1,0 +1,250 @@
+/*
+ * append.c: APPEND: everything is decided before the message is asked for ("+"), then its bytes go from the
+ * connection's input straight into a delivery; they are never held whole.
+ *
+ * Invariants
+ * A1 OK is said only after the delivery's commit said durable; any other end stores nothing (RFC 3501 6.3.11:
+ * all or nothing).
+ * A2 a refused literal that comes unasked ("{n+}") is swallowed, never read as commands; one over the size
+ *    limit ends the connection instead (RFC 7888 4).
+ * A3 the message is stored byte for byte; only NUL, which no literal may hold, is refused (RFC 3501 9 CHAR8).
+ * A4 struct append outlives the session while a commit is in flight (I4).
+ * Thread: the connection's owner. RFC 3501 6.3.11; 4315 3 (APPENDUID); 7889 4 (TOOBIG); 3502 6.3.11 (an empty
+ * message: NO).
+ */
+#include "imap_session.h"
+
+#include <tambo/delivery.h>
+
+#include <stdlib.h>
+
+enum append_phase { APPEND_DATA, APPEND_TAIL, APPEND_COMMIT, APPEND_REFUSED };
+
+struct append {
+    struct imap_session *s;       /* borrowed; NULL: the connection is gone */
+    struct tb_delivery *delivery; /* owned; NULL: refused, or handed to its commit */
+    struct tb_delivery_target target;
+    struct tb_op op;
+    struct tb_arena arena; /* what target borrows */
+    uint64_t left;         /* literal bytes still to come */
+    enum append_phase phase;
+    bool busy; /* op is in flight */
+    bool nul;
+    const char *refusal; /* static; what to answer instead of storing */
+};
+
+/* append = "APPEND" SP mailbox [SP flag-list] [SP date-time] SP literal; the text ends with the literal's head. */
+void imap_parse_append(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct imap_append_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    struct tb_slice mailbox = imap_mailbox(p);
+    imap_sp(p);
+    if (!a)
+        return;
+    a->mailbox = mailbox;
+    if (imap_at(p, '(')) {
+        imap_flag_list(p, &a->flags);
+        imap_sp(p);
+    }
+    if (imap_at(p, '"')) {
+        a->internaldate = imap_date_time(p);
+        a->has_date = true;
+        imap_sp(p);
+    }
+    if (!p->failed && !imap_at(p, '{'))
+        imap_fail(p, "BAD Expected a literal");
+    while (p->p < p->end && *p->p != '\n')
+        p->p++;
+    imap_expect(p, '\n');
+}
+
+static void append_free(struct append *a)
+{
+    if (a->delivery)
+        tb_delivery_abort(a->delivery);
+    tb_arena_free(&a->arena);
+    free(a);
+}
+
+static void append_done(struct tb_op *op)
+{
+    struct append *a = op->user;
+    a->busy = false;
+    if (a->s)
+        tb_conn_resume(a->s->conn);
+    else
+        append_free(a);
+}
+
+static void append_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct append *a = cmd->state;
+    (void)s;
+    cmd->state = NULL;
+    if (a && a->busy && !a->delivery)
+        a->s = NULL; /* its commit still runs: append_done frees it */
+    else if (a)
+        append_free(a);
+}
+
+/* copy_keywords: into a's own arena. */
+static bool copy_keywords(struct append *a, const struct imap_flags *flags)
+{
+    struct tb_slice *v = tb_arena_alloc(&a->arena, (flags->keywords_n + 1) * sizeof *v);
+    for (uint32_t i = 0; v && i < flags->keywords_n; i++)
+        v[i] = tb_arena_copy(&a->arena, flags->keywords[i]);
+    a->target.keywords = v;
+    a->target.keywords_n = flags->keywords_n;
+    return v && !a->arena.overflowed;
+}
+
+/* prepare: everything that can be said before the message comes. NULL: it may come. */
+static const char *prepare(struct imap_session *s, struct append *a, const struct imap_append_args *args, uint64_t size)
+{
+    struct tb_mailbox m;
+    enum tb_rc rc = tb_mailbox_find(s->account, args->mailbox, &s->arena, &m);
+    if (rc == TB_NOTFOUND || (rc == TB_OK && !m.selectable))
+        return "NO [TRYCREATE] No such mailbox";
+    if (rc != TB_OK)
+        return "NO [CANNOT] Not a mailbox";
+    if (size > s->config->message_bytes_max)
+        return "NO [TOOBIG] Message too large";
+    if (size == 0)
+        return "NO Nothing to append";
+    for (uint32_t i = 0; i < args->flags.keywords_n; i++) {
+        if (args->flags.keywords[i].len > TB_KEYWORD_NAME_MAX)
+            return "NO [LIMIT] Keyword too long";
+    }
+    if (args->flags.keywords_n > TB_KEYWORDS_MAX || !copy_keywords(a, &args->flags))
+        return "NO [LIMIT] Too many keywords";
+    struct tb_worker *w = tb_conn_worker(s->conn);
+    a->target.id = s->account_id;
+    a->target.mbox = m.mbox;
+    a->target.flags = args->flags.flags;
+    a->target.internaldate = args->has_date ? args->internaldate : tb_io_wall_s(tb_worker_io(w));
+    a->target.is_append = true;
+    if (tb_delivery_begin(w, s->config->message_bytes_max, &a->delivery) != TB_OK) {
+        a->delivery = NULL;
+        return "NO [UNAVAILABLE] Out of memory, try later";
+    }
+    return tb_delivery_add(a->delivery, &a->target) == TB_OK ? NULL : "NO [UNAVAILABLE] Out of memory, try later";
+}
+
+static void give_up(struct append *a, const char *refusal)
+{
+    if (a->delivery)
+        tb_delivery_abort(a->delivery);
+    a->delivery = NULL;
+    a->refusal = refusal;
+}
+
+void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struct imap_literal *l, const char *refusal)
+{
+    struct append *a = calloc(1, sizeof *a);
+    cmd->state = a;
+    cmd->cleanup = append_cleanup;
+    if (!a) {
+        s->farewell = l->sync ? NULL : "[UNAVAILABLE] Out of memory";
+        return;
+    }
+    a->s = s;
+    a->left = l->size;
+    tb_arena_init(&a->arena, 64 << 10);
+    refusal = refusal ? refusal : prepare(s, a, cmd->args, l->size);
+    if (refusal)
+        give_up(a, refusal);
+    if (refusal && l->sync)
+        a->phase = APPEND_REFUSED; /* it will not be sent */
+    else if (refusal && l->size > s->config->message_bytes_max) {
+        a->phase = APPEND_REFUSED;
+        s->farewell = "[TOOBIG] Message too large";
+    } else if (l->sync) {
+        imap_puts(&s->out, "+ OK\r\n");
+    }
+}
+
+/* take_data: what has come of the literal, into the delivery. */
+static enum imap_run take_data(struct imap_session *s, struct append *a)
+{
+    struct tb_slice in = tb_conn_input(s->conn);
+    if (a->left > 0 && in.len == 0)
+        return tb_conn_eof(s->conn) ? RUN_CLOSE : RUN_WAIT;
+    in = tb_slice_sub(in, 0, a->left < in.len ? (size_t)a->left : in.len);
+    a->left -= in.len;
+    a->nul |= in.len > 0 && memchr(in.ptr, '\0', in.len) != NULL;
+    if (a->left == 0)
+        a->phase = APPEND_TAIL;
+    if (a->delivery && in.len > 0) {
+        a->op = (struct tb_op){.done = append_done, .user = a};
+        a->busy = !tb_delivery_write(a->delivery, in, &a->op);
+    }
+    tb_conn_consume(s->conn, in.len);
+    return a->busy ? RUN_WAIT : RUN_MORE;
+}
+
+/* take_tail: the CRLF behind the literal. */
+static enum imap_run take_tail(struct imap_session *s, struct imap_cmd *cmd, struct append *a)
+{
+    static const struct imap_frame_limits limits = {IMAP_LINE_MAX, 0, 0, UINT32_MAX};
+    struct imap_literal l;
+    enum imap_frame_result r = imap_frame_next(&s->frame, &limits, tb_conn_input(s->conn), &l);
+    size_t n = s->frame.scanned;
+    if (r == FRAME_MORE)
+        return tb_conn_eof(s->conn) ? RUN_CLOSE : RUN_WAIT;
+    s->frame = (struct imap_frame){0};
+    tb_conn_consume(s->conn, n);
+    if (r == FRAME_LONG || (r == FRAME_LITERAL && !l.sync))
+        s->farewell = "Lost track of the command";
+    if (r != FRAME_COMMAND || n != 2)
+        give_up(a, "BAD Unexpected text after the message");
+    else if (a->nul && !a->refusal)
+        give_up(a, "BAD NUL in a literal");
+    if (a->refusal)
+        return imap_reply(cmd, a->refusal);
+    struct tb_delivery *d = a->delivery;
+    a->delivery = NULL;
+    a->phase = APPEND_COMMIT;
+    a->busy = true;
+    a->op = (struct tb_op){.done = append_done, .user = a};
+    tb_delivery_commit(d, true, &a->op);
+    return RUN_WAIT;
+}
+
+static enum imap_run answer(struct imap_session *s, struct imap_cmd *cmd, const struct append *a)
+{
+    enum tb_rc rc = a->target.rc != TB_OK ? a->target.rc : a->op.rc;
+    if (rc == TB_NOTFOUND)
+        return imap_reply(cmd, "NO [TRYCREATE] No such mailbox");
+    if (rc != TB_OK)
+        return imap_reply_rc(cmd, rc);
+    struct tb_buf b;
+    tb_buf_init(&b, 256);
+    tb_buf_str(&b, "OK [APPENDUID ");
+    tb_buf_u64(&b, a->target.uidvalidity);
+    tb_buf_char(&b, ' ');
+    tb_buf_u64(&b, a->target.uid);
+    tb_buf_str(&b, "] APPEND completed");
+    return imap_reply_buf(s, cmd, &b);
+}
+
+enum imap_run imap_run_append(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct append *a = cmd->state;
+    if (!a)
+        return imap_reply(cmd, "NO [UNAVAILABLE] Out of memory, try later");
+    if (a->busy)
+        return RUN_WAIT;
+    switch (a->phase) {
+    case APPEND_DATA:
+        return take_data(s, a);
+    case APPEND_TAIL:
+        return take_tail(s, cmd, a);
+    case APPEND_COMMIT:
+        return answer(s, cmd, a);
+    case APPEND_REFUSED:
+        return imap_reply(cmd, a->refusal);
+    }
+    return RUN_DONE;
+}

@@ -1,0 +1,319 @@
+/*
+ * fetch.c: FETCH and UID FETCH: parsing, the table of items, and the loop over messages.
+ *
+ * Without sections the loop is tight: rows in packed batches, stored texts straight into reserved output, no
+ * allocation and no printf for a message. With sections, messages go through body.c's window. A new item is a
+ * row in `kinds`.
+ * Thread: the connection's owner; parsing: any. RFC 3501 6.4.5, 7.4.2; RFC 2180 4.1.2 (expunged messages: NO).
+ */
+#include "imap_fetch.h"
+#include "chars.h"
+
+/* ---- items ---- */
+
+static char *put_uid(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt_u64(IMAP_FMT(p, "UID "), m->row->uid);
+}
+static char *put_flags(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt_flags(IMAP_FMT(p, "FLAGS "), m->row->flags, m->row->keywords, m->keywords);
+}
+static char *put_internaldate(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt_date(IMAP_FMT(p, "INTERNALDATE "), m->row->internaldate);
+}
+static char *put_size(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt_u64(IMAP_FMT(p, "RFC822.SIZE "), m->row->size);
+}
+static char *put_envelope(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt(IMAP_FMT(p, "ENVELOPE "), m->envelope.ptr, m->envelope.len);
+}
+static char *put_bodystructure(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt(IMAP_FMT(p, "BODYSTRUCTURE "), m->bodystructure.ptr, m->bodystructure.len);
+}
+static char *put_body(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt(IMAP_FMT(p, "BODY "), m->body.ptr, m->body.len);
+}
+
+static const struct imap_fetch_kind kind_flags = {"FLAGS", 6 + IMAP_FLAGS_ROOM, NEEDS_FLAGS, put_flags};
+static const struct imap_fetch_kind kind_uid = {"UID", 4 + IMAP_U64_ROOM, 0, put_uid};
+static const struct imap_fetch_kind kind_internaldate = {"INTERNALDATE", 13 + IMAP_DATE_ROOM, 0, put_internaldate};
+static const struct imap_fetch_kind kind_size = {"RFC822.SIZE", 12 + IMAP_U64_ROOM, 0, put_size};
+static const struct imap_fetch_kind kind_envelope = {"ENVELOPE", 9, NEEDS_ENVELOPE, put_envelope};
+static const struct imap_fetch_kind kind_bodystructure = {"BODYSTRUCTURE", 14, NEEDS_STRUCTURE, put_bodystructure};
+static const struct imap_fetch_kind kind_body = {"BODY", 5, NEEDS_STRUCTURE | NEEDS_BODY_TEXT, put_body};
+
+static const struct imap_fetch_kind *const kinds[] = {
+    &kind_uid, &kind_flags, &kind_internaldate, &kind_size, &kind_envelope, &kind_bodystructure, &kind_body,
+};
+
+/* ---- parsing ---- */
+
+static void add_kind(struct imap_parser *p, struct imap_fetch *f, const struct imap_fetch_kind *k)
+{
+    for (size_t i = 0; i < f->kinds_n; i++) {
+        if (f->kinds[i] == k)
+            return; /* asked for twice, answered once */
+    }
+    if (f->kinds_n == FETCH_KINDS_MAX) {
+        imap_fail(p, "NO [LIMIT] Too many items");
+        return;
+    }
+    f->kinds[f->kinds_n++] = k;
+    f->room += k->room + 1;
+    f->needs |= k->needs;
+}
+
+static struct imap_section *add_section(struct imap_parser *p, struct imap_fetch *f)
+{
+    if (f->sections_n == FETCH_SECTIONS_MAX) {
+        imap_fail(p, "NO [LIMIT] Too many items");
+        return NULL;
+    }
+    if ((f->sections_n & (f->sections_n - 1)) == 0) { /* 0, 1, 2, 4, ...: full */
+        size_t cap = f->sections_n ? f->sections_n * 2 : 1;
+        struct imap_section *v = tb_arena_alloc(p->arena, cap * sizeof *v);
+        if (!v) {
+            imap_fail(p, "NO [LIMIT] Command too large");
+            return NULL;
+        }
+        if (f->sections_n > 0)
+            memcpy(v, f->sections, f->sections_n * sizeof *v);
+        f->sections = v;
+    }
+    return &f->sections[f->sections_n++];
+}
+
+/* rfc822: "RFC822" [".HEADER" / ".TEXT"], older names of three sections. */
+static bool rfc822(struct imap_parser *p, struct imap_fetch *f, struct tb_slice name)
+{
+    static const struct {
+        const char *name;
+        enum imap_section_kind kind;
+        bool peek;
+    } old[] = {
+        {"RFC822", SECTION_ALL, false}, {"RFC822.HEADER", SECTION_HEADER, true}, {"RFC822.TEXT", SECTION_TEXT, false}};
+    for (size_t i = 0; i < TB_ARRAY_LEN(old); i++) {
+        if (!tb_slice_ieq(name, tb_slice_str(old[i].name)))
+            continue;
+        struct imap_section *x = add_section(p, f);
+        if (x)
+            *x = (struct imap_section){.kind = old[i].kind, .peek = old[i].peek, .label = tb_slice_str(old[i].name)};
+        return true;
+    }
+    return false;
+}
+
+/* fetch-att = "ENVELOPE" / "FLAGS" / ... / "BODY" section ["<" number "." nz-number ">"] / ... */
+static void fetch_att(struct imap_parser *p, struct imap_fetch *f)
+{
+    struct tb_slice name = imap_word(p);
+    bool peek = tb_slice_ieq(name, TB_SLICE("BODY.PEEK"));
+    if (p->failed)
+        return;
+    if (imap_at(p, '[') && (peek || tb_slice_ieq(name, TB_SLICE("BODY")))) {
+        struct imap_section *x = add_section(p, f);
+        if (x)
+            imap_section_parse(p, peek, x);
+        return;
+    }
+    for (size_t i = 0; i < TB_ARRAY_LEN(kinds); i++) {
+        if (tb_slice_ieq(name, tb_slice_str(kinds[i]->name))) {
+            add_kind(p, f, kinds[i]);
+            return;
+        }
+    }
+    if (!rfc822(p, f, name))
+        imap_fail(p, "BAD No such FETCH item");
+}
+
+/* macro: "ALL" / "FULL" / "FAST", allowed alone only. */
+static bool macro(struct imap_parser *p, struct imap_fetch *f)
+{
+    static const struct {
+        const char *name;
+        const struct imap_fetch_kind *kinds[5];
+    } macros[] = {
+        {"ALL", {&kind_flags, &kind_internaldate, &kind_size, &kind_envelope}},
+        {"FAST", {&kind_flags, &kind_internaldate, &kind_size}},
+        {"FULL", {&kind_flags, &kind_internaldate, &kind_size, &kind_envelope, &kind_body}},
+    };
+    struct imap_parser look = *p;
+    struct tb_slice name = imap_word(&look);
+    for (size_t i = 0; i < TB_ARRAY_LEN(macros) && !look.failed; i++) {
+        if (!tb_slice_ieq(name, tb_slice_str(macros[i].name)))
+            continue;
+        for (size_t k = 0; k < TB_ARRAY_LEN(macros[i].kinds) && macros[i].kinds[k]; k++)
+            add_kind(p, f, macros[i].kinds[k]);
+        p->p = look.p;
+        return true;
+    }
+    return false;
+}
+
+/* fetch = "FETCH" SP sequence-set SP ("ALL" / "FULL" / "FAST" / fetch-att / "(" fetch-att *(SP fetch-att) ")") */
+void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct imap_fetch *f = tb_arena_alloc(p->arena, sizeof *f);
+    cmd->args = f;
+    imap_sp(p);
+    if (!f)
+        return;
+    imap_sequence_set(p, &f->set);
+    imap_sp(p);
+    if (cmd->verb->flags & VERB_UID)
+        add_kind(p, f, &kind_uid); /* RFC 3501 6.4.8 */
+    if (imap_try(p, '(')) {
+        do {
+            fetch_att(p, f);
+        } while (!p->failed && imap_try_sp(p));
+        imap_expect(p, ')');
+    } else if (!macro(p, f)) {
+        fetch_att(p, f);
+    }
+    for (size_t i = 0; i < f->sections_n; i++) {
+        f->needs_parts |= f->sections[i].path_n > 0;
+        f->sets_seen |= !f->sections[i].peek;
+    }
+}
+
+/* ---- writing ---- */
+
+bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct tb_row *row, uint32_t seqno,
+                      const struct tb_cached *texts, bool with_flags)
+{
+    static const struct imap_keywords no_keywords;
+    struct imap_fetch_message m = {.row = row, .seqno = seqno, .keywords = f->keywords ? f->keywords : &no_keywords};
+    size_t room = f->room + IMAP_U64_ROOM + 16;
+    with_flags = with_flags && !(f->needs & NEEDS_FLAGS);
+    if (row->keywords != 0 && !f->keywords && ((f->needs & NEEDS_FLAGS) || with_flags)) {
+        struct imap_keywords *k = tb_arena_alloc(&s->arena, sizeof *k);
+        if (!k || imap_keywords_load(s, &s->arena, k) != TB_OK)
+            return false;
+        m.keywords = f->keywords = k;
+    }
+    room += m.keywords->bytes + (with_flags ? kind_flags.room + 1 : 0);
+    if (f->needs & NEEDS_CACHE) {
+        m.envelope = texts->envelope;
+        m.bodystructure = texts->bodystructure;
+        room += m.envelope.len + m.bodystructure.len;
+    }
+    if (f->needs & NEEDS_BODY_TEXT) {
+        f->body_text.len = 0;
+        if (tb_body_write(m.bodystructure, &f->body_text) != TB_OK || f->body_text.failed)
+            return false;
+        m.body = tb_buf_all(&f->body_text);
+        room += m.body.len;
+    }
+    char *p = imap_room(&s->out, room);
+    if (!p)
+        return false;
+    p = IMAP_FMT(p, "* ");
+    p = imap_fmt_u64(p, seqno);
+    p = IMAP_FMT(p, " FETCH (");
+    for (size_t i = 0; i < f->kinds_n; i++) {
+        p = f->kinds[i]->put(p, &m);
+        *p++ = ' ';
+    }
+    if (with_flags)
+        p = kind_flags.put(p, &m);
+    else if (f->kinds_n > 0)
+        p--;
+    imap_wrote(&s->out, p);
+    return true;
+}
+
+/* ---- running ---- */
+
+static void fetch_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct imap_fetch *f = cmd->args;
+    s->mid_response = false;
+    if (f->window)
+        imap_window_close(f->window);
+    tb_buf_free(&f->body_text);
+}
+
+static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, struct imap_fetch *f)
+{
+    bool uid = cmd->verb->flags & VERB_UID;
+    cmd->cleanup = fetch_cleanup;
+    tb_buf_init(&f->body_text, TB_MIME_TEXT_MAX + 1024);
+    enum tb_rc rc = imap_set_resolve(s, &f->set, uid, &f->uids);
+    if (rc == TB_INVALID)
+        return imap_reply(cmd, "BAD No such message");
+    if (rc == TB_OK && !imap_walk_init(&f->walk, s, &f->uids))
+        rc = TB_LIMIT;
+    if (rc == TB_OK && f->sections_n > 0 && !(f->window = imap_window_new(s, f)))
+        rc = TB_LIMIT;
+    if (rc != TB_OK)
+        return imap_reply_rc(cmd, rc);
+    f->sets_seen = f->sets_seen && !s->read_only;
+    f->started = true;
+    return RUN_MORE;
+}
+
+static enum imap_run fetch_end(struct imap_cmd *cmd, const struct imap_fetch *f)
+{
+    if (f->damaged)
+        return imap_reply(cmd, "NO [SERVERBUG] Some messages could not be read");
+    if (f->no_memory)
+        return imap_reply(cmd, "NO [LIMIT] Some messages were left out for lack of memory");
+    if (f->walk.gone && !(cmd->verb->flags & VERB_UID))
+        return imap_reply(cmd, "NO [EXPUNGEISSUED] Some messages were expunged meanwhile");
+    return imap_reply(cmd, "OK FETCH completed");
+}
+
+/* fetch_rows: the tight loop. RUN_DONE: no more rows. */
+static enum imap_run fetch_rows(struct imap_session *s, struct imap_fetch *f)
+{
+    struct tb_cached texts = {0};
+    for (int turn = 0; turn < IMAP_BATCH; turn++) {
+        uint32_t seqno;
+        const struct tb_row *row = imap_walk_next(&f->walk, &seqno);
+        if (!row)
+            return RUN_DONE;
+        enum tb_rc rc = f->needs & NEEDS_CACHE ? tb_cached_get(s->view, row->uid, &texts) : TB_OK;
+        if (rc == TB_NOTFOUND) {
+            f->walk.gone = true;
+            continue;
+        }
+        if (rc != TB_OK) {
+            if (!f->window && !(f->window = imap_window_new(s, f))) {
+                f->no_memory = true;
+                continue;
+            }
+            imap_window_one(f->window, row, seqno);
+            return RUN_MORE;
+        }
+        if (!imap_fetch_begin(s, f, row, seqno, &texts, false)) {
+            f->no_memory = true;
+            continue;
+        }
+        char *p = imap_room(&s->out, 3);
+        if (p)
+            imap_wrote(&s->out, IMAP_FMT(p, ")\r\n"));
+    }
+    return RUN_MORE;
+}
+
+enum imap_run imap_run_fetch(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct imap_fetch *f = cmd->args;
+    enum imap_run r;
+    if (!f->started)
+        return fetch_start(s, cmd, f);
+    if (f->sections_n > 0) {
+        r = imap_window_run(f->window, true);
+    } else {
+        r = f->window ? imap_window_run(f->window, false) : RUN_DONE;
+        if (r == RUN_DONE)
+            r = fetch_rows(s, f);
+    }
+    return r == RUN_DONE ? fetch_end(cmd, f) : r;
+}

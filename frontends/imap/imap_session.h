@@ -1,0 +1,383 @@
+/*
+ * imap_session.h: what the files of the imap room share: the session, the command, the framer, the parser, the writer.
+ *
+ * The way of a command: frame.c finds its end in the connection's input (session.c answers literals); the
+ * whole command is copied into the session's arena; parse.c turns it into a struct imap_cmd by the verb table
+ * of verbs.c; its run function is called by session.c until it says RUN_DONE; changes of the selected mailbox
+ * are sent (sync.c), then the tagged reply.
+ *
+ * Invariants
+ * I1 parse functions are pure: slice and arena in, arguments in the arena out; they never see the session.
+ * I2 sequence numbers move only in imap_sync with may_expunge, which is called only where the verb table says
+ *    so (VERB_SHIFTS) and in IDLE (RFC 3501 7.4.1).
+ * I3 everything written goes through s->out; the tagged reply is the last thing a command writes (RFC 3501 5.2).
+ * I4 what a store op may still call back after the connection closed is a heap object of its own that knows
+ *    it is orphaned.
+ */
+#ifndef TB_IMAP_SESSION_H
+#define TB_IMAP_SESSION_H
+
+#include <tambo/fetch.h>
+#include <tambo/message.h>
+
+#include "frontends/auth/auth.h"
+#include "frontends/config/config.h"
+#include "frontends/imap/imap.h"
+#include "frontends/net/net.h"
+
+enum {
+    IMAP_LINE_PRE_MAX = 8 << 10,       /* command bytes outside literals, before login */
+    IMAP_LINE_MAX = 64 << 10,          /* after login */
+    IMAP_LITERALS_MAX = 100,           /* in one command */
+    IMAP_LITERAL_PRE_BYTES_MAX = 4096, /* their sum before login */
+    IMAP_LITERAL_BYTES_MAX = 1 << 20,  /* their sum after login; an APPEND message is not counted */
+    IMAP_LITERAL_MINUS_MAX = 4096,     /* RFC 7888 5: a non-synchronizing literal before login */
+    IMAP_SKIP_MAX = 8 << 20,           /* bytes of a line too long that are read to find its end */
+    IMAP_DEPTH_MAX = 100,              /* nesting of parentheses and NOT, OR */
+    IMAP_BAD_MAX = 20,                 /* bad commands, then BYE */
+    IMAP_NOISE_MAX = 3,                /* lines that are no text at all, then BYE */
+    IMAP_TAG_MAX = 255,
+    IMAP_FLAGS_MAX = 4096,           /* flags in one list, as parsed */
+    IMAP_ARENA_MAX = 32 << 20,       /* memory of one command */
+    IMAP_SYNC_ARENA_MAX = 256 << 20, /* memory of one view refresh; proportional to the changes */
+    IMAP_BATCH = 256                 /* rows handled before other connections get their turn */
+};
+
+enum imap_state { IMAP_NOT_AUTHENTICATED = 1, IMAP_AUTHENTICATED = 2, IMAP_SELECTED = 4 }; /* bits, RFC 3501 3 */
+
+struct imap_session;
+struct imap_cmd;
+
+/* ---- frame.c: where does this command end? Pure; the only incremental code. ---- */
+
+struct imap_frame {
+    size_t scanned;         /* bytes of the command looked at and good */
+    size_t line;            /* where the present line began: behind the last literal */
+    uint64_t literal_left;  /* bytes of the present literal still to be skipped */
+    uint64_t literal_bytes; /* sum of literals */
+    uint32_t line_bytes;    /* bytes outside literals, lines before the present one */
+    uint32_t literals;
+};
+struct imap_frame_limits {
+    uint32_t line_bytes, literal_bytes, literals;
+    uint32_t nonsync_bytes; /* largest non-synchronizing literal; UINT32_MAX: no limit of its own */
+};
+struct imap_literal {
+    uint64_t size;
+    bool sync;     /* the peer waits for "+" */
+    bool literal8; /* "~{n}", RFC 3516 */
+    bool over;     /* past a limit, or no 63-bit number: not to be accepted as an argument */
+};
+enum imap_frame_result {
+    FRAME_MORE,    /* not yet */
+    FRAME_COMMAND, /* in[0..scanned) is a command with its CRLF */
+    FRAME_LITERAL, /* in[0..scanned) ends in a literal's head; go on with imap_frame_literal, or drop the command */
+    FRAME_BARE,    /* in[0..scanned) ends in a bare LF */
+    FRAME_LONG     /* the line is longer than allowed; nothing more was scanned */
+};
+/*
+ * imap_frame_next: go on looking. in begins at the command's first byte and only ever grows between calls.
+ * Cost: each byte is looked at once. RFC 3501 2.2.1, 4.3; RFC 7888.
+ */
+enum imap_frame_result imap_frame_next(struct imap_frame *f, const struct imap_frame_limits *limits, struct tb_slice in,
+                                       struct imap_literal *literal);
+/* imap_frame_literal: the literal just reported is an argument: its bytes belong to the command. */
+void imap_frame_literal(struct imap_frame *f, const struct imap_literal *literal);
+
+/* ---- parse.c ---- */
+
+struct imap_parser {
+    const char *p, *end;
+    struct tb_arena *arena;
+    uint32_t depth;
+    bool failed;       /* sticky: later calls do nothing and return empty values */
+    bool cut;          /* what failed was a literal whose bytes are not there */
+    const char *error; /* static: what to answer, "BAD ..." or "NO [...] ..." */
+};
+struct imap_set_range {
+    uint32_t first, last; /* as sent; 0 = "*" */
+};
+struct imap_set {
+    struct imap_set_range *v; /* arena */
+    uint32_t n;
+};
+struct imap_flags {
+    uint16_t flags;
+    struct tb_slice *keywords; /* arena */
+    uint32_t keywords_n;
+};
+
+void imap_parser_init(struct imap_parser *p, struct tb_slice text, struct tb_arena *arena);
+void imap_fail(struct imap_parser *p, const char *error);
+bool imap_at(const struct imap_parser *p, char c); /* is c the next byte? */
+bool imap_try(struct imap_parser *p, char c);      /* take c if it is next */
+void imap_expect(struct imap_parser *p, char c);
+void imap_sp(struct imap_parser *p);
+bool imap_try_sp(struct imap_parser *p);
+void imap_end(struct imap_parser *p); /* CRLF and nothing behind */
+bool imap_at_end(const struct imap_parser *p);
+bool imap_deeper(struct imap_parser *p); /* false, and failed, past IMAP_DEPTH_MAX; else undo with p->depth-- */
+struct tb_slice imap_word(struct imap_parser *p); /* letters, digits and ".-+_": names of verbs, items, keys */
+struct tb_slice imap_atom(struct imap_parser *p);
+struct tb_slice imap_astring(struct imap_parser *p); /* unescaped, arena or the command itself */
+struct tb_slice imap_string(struct imap_parser *p);
+struct tb_slice imap_nstring(struct imap_parser *p); /* ptr NULL: NIL */
+uint32_t imap_number(struct imap_parser *p);
+uint32_t imap_nz_number(struct imap_parser *p);
+struct tb_slice imap_mailbox(struct imap_parser *p);      /* UTF-8, checked and normalised */
+struct tb_slice imap_list_mailbox(struct imap_parser *p); /* UTF-8 pattern */
+void imap_sequence_set(struct imap_parser *p, struct imap_set *set);
+void imap_flag_list(struct imap_parser *p, struct imap_flags *flags);
+void imap_flags_bare(struct imap_parser *p, struct imap_flags *flags); /* flag *(SP flag) */
+bool imap_date(struct imap_parser *p, int32_t *day);
+int64_t imap_date_time(struct imap_parser *p);
+struct imap_append_args {
+    struct tb_slice mailbox;
+    struct imap_flags flags;
+    int64_t internaldate;
+    bool has_date;
+};
+/*
+ * imap_append_head: p holds a command up to and with the literal's head that the framer has just met.
+ * APPEND_OTHER: not an APPEND, or the literal is one of its earlier arguments; APPEND_MESSAGE: the message
+ * comes next; APPEND_BAD: p->error.
+ */
+enum imap_append_head { APPEND_OTHER, APPEND_MESSAGE, APPEND_BAD };
+enum imap_append_head imap_append_head(struct imap_parser *p, struct imap_cmd *cmd);
+
+/* ---- verbs.c ---- */
+
+enum imap_run { RUN_DONE, RUN_WAIT, RUN_MORE, RUN_CLOSE };
+enum {
+    VERB_SHIFTS = 1, /* EXPUNGE responses may come before its tagged reply */
+    VERB_UID = 2,    /* a UID command: sets are UIDs, FETCH responses carry UID */
+    VERB_QUIET = 4,  /* the selected mailbox is not looked at afterwards */
+    VERB_LOOK = 8    /* ... but before: the set may name what arrived meanwhile */
+};
+struct imap_verb {
+    const char *name;
+    uint8_t states;
+    uint8_t flags;
+    void (*parse)(struct imap_parser *p, struct imap_cmd *cmd);
+    enum imap_run (*run)(struct imap_session *s, struct imap_cmd *cmd);
+};
+struct imap_cmd {
+    struct tb_slice tag;
+    const struct imap_verb *verb; /* NULL: none parsed */
+    void *args;                   /* arena: from the verb's parse function */
+    void *state;                  /* the verb's run function's own */
+    void (*cleanup)(struct imap_session *s,
+                    struct imap_cmd *cmd); /* at the end, also when the connection closes; may be NULL */
+    struct tb_slice reply;                 /* arena or static: what follows the tag */
+};
+/* imap_verb_find: by name in any case, "UID FETCH" for the UID forms; NULL. */
+const struct imap_verb *imap_verb_find(struct tb_slice name);
+/*
+ * imap_parse_command: a complete command, with its CRLF, to cmd. False: p->error says what to answer;
+ * cmd->tag is set if it was readable. Pure.
+ */
+bool imap_parse_command(struct imap_parser *p, struct imap_cmd *cmd);
+
+/* ---- write.c ---- */
+
+struct imap_out {
+    struct tb_conn *conn;
+    char *base, *p, *end; /* reserved in the connection's output; base == end: none */
+    bool dead;            /* no memory: the connection is going to be closed */
+};
+struct imap_keywords { /* of the selected mailbox, for one command */
+    struct tb_slice names[TB_KEYWORDS_MAX];
+    size_t n;
+    size_t bytes; /* all of them with blanks */
+};
+/* imap_out_flush: hand over what was written. Before any other tb_conn_ call about output, and before a step returns.
+ */
+void imap_out_flush(struct imap_out *o);
+/* imap_room: n bytes to write at, or NULL (dead); then imap_wrote up to where you wrote. */
+char *imap_room_slow(struct imap_out *o, size_t n);
+static inline char *imap_room(struct imap_out *o, size_t n)
+{
+    return (size_t)(o->end - o->p) >= n ? o->p : imap_room_slow(o, n);
+}
+static inline void imap_wrote(struct imap_out *o, char *p)
+{
+    o->p = p;
+}
+void imap_put(struct imap_out *o, struct tb_slice s);
+void imap_puts(struct imap_out *o, const char *s);
+void imap_putc(struct imap_out *o, char c);
+void imap_put_u64(struct imap_out *o, uint64_t v);
+/* imap_put_astring: as an atom, a quoted string or a literal, the first that can carry it. */
+void imap_put_astring(struct imap_out *o, struct tb_slice s);
+/* imap_put_string: quoted, or a literal. */
+void imap_put_string(struct imap_out *o, struct tb_slice s);
+/* imap_put_mailbox: a UTF-8 name in modified UTF-7. */
+void imap_put_mailbox(struct imap_out *o, struct tb_slice name);
+/* imap_put_full: has the peer enough to read for now? */
+bool imap_put_full(struct imap_out *o);
+
+/* Straight into memory with room enough: return the new end. */
+enum { IMAP_U64_ROOM = 20, IMAP_FLAGS_ROOM = 64, IMAP_DATE_ROOM = 32 };
+char *imap_fmt_u64(char *p, uint64_t v);
+char *imap_fmt_date(char *p, int64_t utc_s); /* with its quotes; RFC 3501 9 date-time */
+char *imap_fmt_flags(char *p, uint16_t flags, uint64_t keywords,
+                     const struct imap_keywords *k); /* IMAP_FLAGS_ROOM + k->bytes */
+static inline char *imap_fmt(char *p, const void *s, size_t n)
+{
+    memcpy(p, s, n);
+    return p + n;
+}
+#define IMAP_FMT(p, literal) imap_fmt((p), "" literal, sizeof(literal) - 1)
+
+/* ---- name.c: modified UTF-7 (RFC 3501 5.1.3) ---- */
+
+/* imap_name_decode: to UTF-8 in the arena. False: not modified UTF-7, in its one canonical form. */
+bool imap_name_decode(struct tb_slice wire, struct tb_arena *arena, struct tb_slice *utf8);
+/* imap_name_encode: well-formed UTF-8 to modified UTF-7; other bytes become U+FFFD. */
+void imap_name_encode(struct tb_slice utf8, struct tb_buf *out);
+
+/* ---- sync.c: what changed in the selected mailbox, told to the client ---- */
+
+enum { SYNC_EXPUNGE = 1, SYNC_UID = 2, SYNC_NO_FLAGS = 4 };
+struct imap_sync {
+    struct tb_arena arena;
+    struct tb_changes changes;
+    struct imap_keywords *keywords; /* arena */
+    uint32_t next;
+    uint8_t part, how;
+    bool active;
+};
+/*
+ * imap_sync: refresh the view and write what changed. False: the output is full, call again. True: done. When
+ * the mailbox was deleted, s->gone is set.
+ *   how  SYNC_EXPUNGE removals may be told; SYNC_UID flag changes carry the UID; SYNC_NO_FLAGS flag changes
+ *   are known and not told
+ */
+bool imap_sync(struct imap_session *s, uint8_t how);
+/* imap_settle: as imap_sync without removals, until nothing is left to tell: a change made now is alone in the next
+ * refresh. */
+bool imap_settle(struct imap_session *s, uint8_t how);
+void imap_sync_abandon(struct imap_session *s);
+/* imap_keywords_load: names of the selected mailbox's keywords. LIMIT. */
+enum tb_rc imap_keywords_load(struct imap_session *s, struct tb_arena *arena, struct imap_keywords *k) TB_USE_RESULT;
+/* imap_put_flags_lists: "* FLAGS" and "* OK [PERMANENTFLAGS". */
+void imap_put_flags_lists(struct imap_session *s, const struct imap_keywords *k);
+
+/* ---- walk.c: the rows of a set, with their sequence numbers ---- */
+
+struct imap_walk {
+    struct tb_view *view;
+    const struct tb_uidset *set;
+    struct tb_row *rows; /* arena, IMAP_BATCH */
+    size_t range, n, i;
+    uint32_t rows_max;
+    uint32_t uid;   /* where to scan next in the range; 0: at its beginning; UINT32_MAX: it is done */
+    uint32_t seqno; /* of the next message in the range */
+    bool gone;      /* a message of the view is not in the mailbox any more: expunged by another session */
+};
+bool imap_walk_init(struct imap_walk *w, struct imap_session *s, const struct tb_uidset *set);
+const struct tb_row *imap_walk_next(struct imap_walk *w,
+                                    uint32_t *seqno); /* NULL at the end; valid until the next call */
+/*
+ * imap_set_ranges: a set's numbers up to last, which is what "*" means (0: there are none): sorted, merged, clipped
+ * into v[0..set->n). INVALID: strict, and a number lies beyond last. Pure. Cost: the ranges, not the numbers.
+ */
+enum tb_rc imap_set_ranges(const struct imap_set *set, uint32_t last, bool strict, struct tb_range *v,
+                           size_t *n) TB_USE_RESULT;
+/*
+ * imap_set_resolve: the UIDs a set means in the selected view, as ranges (other UIDs may lie in them).
+ * INVALID: a sequence number that does not exist; LIMIT. out's memory is the arena's: it is only read.
+ */
+enum tb_rc imap_set_resolve(struct imap_session *s, const struct imap_set *set, bool uid,
+                            struct tb_uidset *out) TB_USE_RESULT;
+
+/* ---- the session ---- */
+
+enum imap_phase { PHASE_READ, PHASE_SKIP, PHASE_LOOK, PHASE_RUN, PHASE_REPLY, PHASE_CLOSE };
+
+struct imap_session {
+    struct tb_conn *conn;
+    const struct tb_config *config;
+    struct imap_out out;
+    struct imap_frame frame;
+    struct tb_arena arena; /* of the command */
+    struct imap_cmd cmd;
+    struct imap_sync sync;
+    struct tb_account *account; /* owned, after login */
+    struct tb_view *view;       /* owned, when selected */
+    struct tb_account_id account_id;
+    char *user;           /* owned: account name, for the log */
+    const char *farewell; /* static: after the tagged reply, BYE with this */
+    uint64_t skipped;
+    uint32_t bad, noise;
+    uint8_t phase, state;
+    bool read_only;
+    bool gone;         /* the selected mailbox was deleted by another session */
+    bool changed;      /* the watch fired */
+    bool mid_response; /* in the middle of a response or literal: no farewell may be written into it */
+    bool logout;
+    bool starttls; /* after the tagged reply, the handshake */
+};
+
+/* The tagged reply of a command: returns RUN_DONE. Static text, a code, or built in a tb_buf (copied, freed). */
+enum imap_run imap_reply(struct imap_cmd *cmd, const char *reply);
+enum imap_run imap_reply_rc(struct imap_cmd *cmd, enum tb_rc rc);
+enum imap_run imap_reply_buf(struct imap_session *s, struct imap_cmd *cmd, struct tb_buf *b);
+/* imap_unselect: close the view, if any; the session is authenticated only. */
+void imap_unselect(struct imap_session *s);
+/* imap_capabilities: the list, true for the session's present state, a blank before each. */
+void imap_capabilities(struct imap_session *s, struct tb_buf *out);
+/* imap_plain_allowed: may a password cross this connection as it is? */
+bool imap_plain_allowed(struct imap_session *s);
+
+/* ---- the verbs: one parse and one run function each ---- */
+#define IMAP_VERB(name) \
+    void imap_parse_##name(struct imap_parser *p, struct imap_cmd *cmd); \
+    enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
+#define IMAP_VERB_RUN(name) enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
+
+void imap_parse_none(struct imap_parser *p, struct imap_cmd *cmd);        /* no arguments */
+void imap_parse_one_mailbox(struct imap_parser *p, struct imap_cmd *cmd); /* args: struct tb_slice */
+IMAP_VERB_RUN(capability)
+IMAP_VERB_RUN(noop)
+IMAP_VERB_RUN(logout)
+IMAP_VERB_RUN(namespace)
+IMAP_VERB(id)
+IMAP_VERB_RUN(starttls)
+IMAP_VERB(login)
+IMAP_VERB(authenticate)
+IMAP_VERB_RUN(select)
+IMAP_VERB_RUN(examine)
+IMAP_VERB_RUN(close)
+IMAP_VERB_RUN(unselect)
+IMAP_VERB_RUN(expunge)
+IMAP_VERB(uid_expunge)
+IMAP_VERB_RUN(create)
+IMAP_VERB_RUN(delete)
+IMAP_VERB(rename)
+IMAP_VERB_RUN(subscribe)
+IMAP_VERB_RUN(unsubscribe)
+IMAP_VERB(list)
+IMAP_VERB(lsub)
+IMAP_VERB(status)
+IMAP_VERB(append)
+IMAP_VERB(search)
+IMAP_VERB(fetch)
+IMAP_VERB(store)
+IMAP_VERB(copy)
+IMAP_VERB_RUN(move)
+IMAP_VERB_RUN(idle)
+
+/*
+ * imap_append_begin: APPEND takes over at its message literal, which is still in the input or not yet sent.
+ *   refusal  NULL, or why the command is bad: the literal is swallowed if it comes unasked, and nothing is stored
+ */
+void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struct imap_literal *l, const char *refusal);
+
+/* ---- list.c, for tests: the pattern matcher ---- */
+struct imap_pattern;
+/* imap_pattern_new: NULL when the arena is full, or when the pattern can match no name at all (*never set). */
+struct imap_pattern *imap_pattern_new(struct tb_slice pattern, struct tb_arena *arena, bool *never);
+bool imap_pattern_match(const struct imap_pattern *p, struct tb_slice name);
+
+#endif

@@ -1,0 +1,304 @@
+/*
+ * list.c: LIST and LSUB with their patterns. Attributes (children, special use) are always shown; the RFC 6154 forms
+ * LIST (SPECIAL-USE) and RETURN (SPECIAL-USE) select and ask for them.
+ *
+ * A pattern is matched by a bit-parallel automaton: time is the name's length times the pattern's length /
+ * 64, whatever the wildcards. Thread: the connection's owner; the matcher: any. RFC 3501 6.3.8, 6.3.9; 3348
+ * (CHILDREN); 6154 (SPECIAL-USE).
+ */
+#include "imap_session.h"
+
+/* ---- the matcher ---- */
+
+/*
+ * State i of the automaton means: the pattern's first i symbols have matched what was read so far. Runs of
+ * wildcards are collapsed ("*" wins), so from a state before a wildcard one step leads behind it without
+ * reading.
+ */
+struct imap_pattern {
+    size_t n, words;
+    uint64_t *star, *percent; /* states before "*" and before "%" */
+    uint64_t *mask[256];      /* by character: states before it; NULL: nowhere in the pattern */
+    uint64_t *now, *next;
+    bool ends_percent;
+};
+
+static void set_bit(uint64_t *bits, size_t i)
+{
+    bits[i / 64] |= 1ull << (i % 64);
+}
+
+struct imap_pattern *imap_pattern_new(struct tb_slice pattern, struct tb_arena *arena, bool *never)
+{
+    struct imap_pattern *p = tb_arena_alloc(arena, sizeof *p);
+    char *symbols = tb_arena_alloc(arena, pattern.len + 1);
+    size_t plain = 0;
+    *never = false;
+    if (!p || !symbols)
+        return NULL;
+    for (size_t i = 0; i < pattern.len; i++) {
+        char c = pattern.ptr[i];
+        bool wild = c == '*' || c == '%', after = p->n > 0 && (symbols[p->n - 1] == '*' || symbols[p->n - 1] == '%');
+        plain += !wild;
+        if (wild && after)
+            symbols[p->n - 1] = c == '*' ? '*' : symbols[p->n - 1];
+        else
+            symbols[p->n++] = c;
+    }
+    p->ends_percent = p->n > 0 && symbols[p->n - 1] == '%';
+    p->words = p->n / 64 + 1;
+    *never = plain > TB_MBOX_NAME_MAX; /* longer than any name */
+    size_t bytes = p->words * sizeof(uint64_t);
+    p->star = *never ? NULL : tb_arena_alloc(arena, bytes);
+    p->percent = *never ? NULL : tb_arena_alloc(arena, bytes);
+    p->now = *never ? NULL : tb_arena_alloc(arena, bytes);
+    p->next = *never ? NULL : tb_arena_alloc(arena, bytes);
+    if (!p->star || !p->percent || !p->now || !p->next)
+        return NULL;
+    for (size_t i = 0; i < p->n; i++) {
+        uint8_t c = (uint8_t)symbols[i];
+        if (c == '*') {
+            set_bit(p->star, i);
+        } else if (c == '%') {
+            set_bit(p->percent, i);
+        } else {
+            if (!p->mask[c] && !(p->mask[c] = tb_arena_alloc(arena, bytes)))
+                return NULL;
+            set_bit(p->mask[c], i);
+        }
+    }
+    return p;
+}
+
+/* skip_wildcards: a wildcard may match nothing: from before it to behind it. */
+static void skip_wildcards(const struct imap_pattern *p, uint64_t *s)
+{
+    uint64_t carry = 0;
+    for (size_t w = 0; w < p->words; w++) {
+        uint64_t wild = s[w] & (p->star[w] | p->percent[w]);
+        s[w] |= wild << 1 | carry;
+        carry = wild >> 63;
+    }
+}
+
+bool imap_pattern_match(const struct imap_pattern *p, struct tb_slice name)
+{
+    static const uint8_t inbox[] = "INBOX";
+    bool fold = name.len >= 5 && memcmp(name.ptr, inbox, 5) == 0 && (name.len == 5 || name.ptr[5] == '/');
+    memset(p->now, 0, p->words * sizeof(uint64_t));
+    p->now[0] = 1;
+    skip_wildcards(p, p->now);
+    for (size_t i = 0; i < name.len; i++) {
+        uint8_t c = (uint8_t)name.ptr[i];
+        const uint64_t *mask = p->mask[c], *lower = fold && i < 5 ? p->mask[c | 0x20] : NULL;
+        uint64_t carry = 0, any = 0;
+        for (size_t w = 0; w < p->words; w++) {
+            uint64_t now = p->now[w], read = now & ((mask ? mask[w] : 0) | (lower ? lower[w] : 0));
+            uint64_t stay = now & (p->star[w] | (c == '/' ? 0 : p->percent[w]));
+            p->next[w] = stay | read << 1 | carry;
+            carry = read >> 63;
+            any |= p->next[w];
+        }
+        if (!any)
+            return false;
+        memcpy(p->now, p->next, p->words * sizeof(uint64_t));
+        skip_wildcards(p, p->now);
+    }
+    return p->now[p->n / 64] >> (p->n % 64) & 1;
+}
+
+/* ---- the commands ---- */
+
+enum { LIST_SELECT_SPECIAL = 1, NAMES_PER_TURN = 64 };
+
+struct list_args {
+    struct tb_slice reference, pattern;
+    uint8_t select;
+    bool is_lsub;
+    /* run */
+    struct imap_pattern *matcher;
+    struct tb_mailbox *v;
+    size_t n, i;
+};
+
+/* One table for selection and one for return options; what LIST always does is accepted as a return option. */
+static const struct list_option {
+    const char *name;
+    uint8_t bit;
+} select_options[] = {{"SPECIAL-USE", LIST_SELECT_SPECIAL}}, return_options[] = {{"SPECIAL-USE", 0}, {"CHILDREN", 0}};
+
+/* "(" [option *(SP option)] ")" */
+static uint8_t options(struct imap_parser *p, const struct list_option *table, size_t n)
+{
+    uint8_t bits = 0;
+    imap_expect(p, '(');
+    if (imap_try(p, ')'))
+        return 0;
+    do {
+        struct tb_slice name = imap_word(p);
+        size_t i = 0;
+        while (i < n && !tb_slice_ieq(name, tb_slice_str(table[i].name)))
+            i++;
+        if (i == n)
+            imap_fail(p, "BAD No such LIST option");
+        else
+            bits |= table[i].bit;
+    } while (!p->failed && imap_try_sp(p));
+    imap_expect(p, ')');
+    return bits;
+}
+
+/* list = "LIST" [SP list-select-opts] SP mailbox SP list-mailbox [SP "RETURN" SP list-return-opts]; RFC 5258 6 */
+void imap_parse_list(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct list_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    if (!a)
+        return;
+    if (imap_at(p, '(')) {
+        a->select = options(p, select_options, TB_ARRAY_LEN(select_options));
+        imap_sp(p);
+    }
+    a->reference = imap_list_mailbox(p); /* a name, but it may be empty */
+    imap_sp(p);
+    a->pattern = imap_list_mailbox(p);
+    if (!p->failed && imap_try_sp(p)) {
+        if (!tb_slice_ieq(imap_word(p), TB_SLICE("RETURN")))
+            imap_fail(p, "BAD Expected RETURN");
+        imap_sp(p);
+        (void)options(p, return_options, TB_ARRAY_LEN(return_options));
+    }
+}
+
+/* lsub = "LSUB" SP mailbox SP list-mailbox */
+void imap_parse_lsub(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct list_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    struct tb_slice reference = imap_list_mailbox(p);
+    imap_sp(p);
+    struct tb_slice pattern = imap_list_mailbox(p);
+    if (a)
+        *a = (struct list_args){.reference = reference, .pattern = pattern, .is_lsub = true};
+}
+
+static bool is_below(const struct tb_mailbox *m, struct tb_slice parent)
+{
+    return m->name.len > parent.len && m->name.ptr[parent.len] == '/' &&
+           memcmp(m->name.ptr, parent.ptr, parent.len) == 0;
+}
+
+/* shown: does this name belong into the answer, pattern aside? */
+static bool shown(const struct list_args *a, size_t i)
+{
+    const struct tb_mailbox *m = &a->v[i];
+    if (a->is_lsub)
+        return m->subscribed;
+    if (a->select & LIST_SELECT_SPECIAL)
+        return m->selectable && m->special != 0;
+    if (m->selectable)
+        return true;
+    for (size_t j = i + 1; j < a->n && is_below(&a->v[j], m->name); j++) {
+        if (a->v[j].selectable)
+            return true; /* a mere parent, or what a deleted mailbox left */
+    }
+    return false;
+}
+
+static void put_line(struct imap_session *s, const struct list_args *a, const struct tb_mailbox *m)
+{
+    static const struct {
+        uint16_t bit;
+        const char *name;
+    } special[] = {
+        {TB_SPECIAL_ALL, " \\All"},         {TB_SPECIAL_ARCHIVE, " \\Archive"}, {TB_SPECIAL_DRAFTS, " \\Drafts"},
+        {TB_SPECIAL_FLAGGED, " \\Flagged"}, {TB_SPECIAL_JUNK, " \\Junk"},       {TB_SPECIAL_SENT, " \\Sent"},
+        {TB_SPECIAL_TRASH, " \\Trash"},
+    };
+    struct imap_out *o = &s->out;
+    imap_puts(o, a->is_lsub ? "* LSUB (" : "* LIST (");
+    if (!m->selectable)
+        imap_puts(o, a->is_lsub ? "\\Noselect" : "\\Noselect ");
+    if (!a->is_lsub) {
+        imap_puts(o, m->has_children ? "\\HasChildren" : "\\HasNoChildren");
+        for (size_t i = 0; i < TB_ARRAY_LEN(special); i++) {
+            if (m->special & special[i].bit)
+                imap_puts(o, special[i].name);
+        }
+    }
+    imap_puts(o, ") \"/\" ");
+    imap_put_mailbox(o, m->name);
+    imap_puts(o, "\r\n");
+}
+
+/* told: was this level of v[i]'s name answered before, for itself or for a name above v[i] in the list? */
+static bool told(const struct list_args *a, size_t i, struct tb_slice level)
+{
+    while (i-- > 0 && (is_below(&a->v[i], level) || tb_slice_eq(a->v[i].name, level))) {
+        const struct tb_mailbox *m = &a->v[i];
+        if (m->subscribed && (m->name.len == level.len || !imap_pattern_match(a->matcher, m->name)))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * put_levels: a subscribed name that "%" does not reach: the levels above it that "%" reaches, \Noselect. RFC
+ * 3501 6.3.9: "%" for a subscribed foo/bar must return foo.
+ */
+static void put_levels(struct imap_session *s, const struct list_args *a, size_t i)
+{
+    struct tb_slice name = a->v[i].name;
+    for (size_t n = 1; n < name.len; n++) {
+        struct tb_mailbox level = {.name = tb_slice_sub(name, 0, n)};
+        if (name.ptr[n] == '/' && imap_pattern_match(a->matcher, level.name) && !told(a, i, level.name))
+            put_line(s, a, &level);
+    }
+}
+
+static enum imap_run list(struct imap_session *s, struct imap_cmd *cmd, struct list_args *a)
+{
+    const char *done = a->is_lsub ? "OK LSUB completed" : "OK LIST completed";
+    if (!a->v) {
+        bool never;
+        char *full = tb_arena_alloc(&s->arena, a->reference.len + a->pattern.len + 1);
+        if (!full)
+            return imap_reply_rc(cmd, TB_LIMIT);
+        char *end = imap_fmt(full, a->reference.ptr, a->reference.len);
+        end = imap_fmt(end, a->pattern.ptr, a->pattern.len);
+        a->matcher = imap_pattern_new(tb_slice(full, (size_t)(end - full)), &s->arena, &never);
+        if (never)
+            return imap_reply(cmd, done);
+        enum tb_rc rc = a->matcher ? tb_mailbox_list(s->account, &s->arena, &a->v, &a->n) : TB_LIMIT;
+        if (rc != TB_OK)
+            return imap_reply_rc(cmd, rc);
+    }
+    for (size_t turn = 0; a->i < a->n; a->i++, turn++) {
+        if (turn == NAMES_PER_TURN)
+            return RUN_MORE;
+        if (imap_pattern_match(a->matcher, a->v[a->i].name)) {
+            if (shown(a, a->i))
+                put_line(s, a, &a->v[a->i]);
+        } else if (a->is_lsub && a->v[a->i].subscribed && a->matcher->ends_percent) {
+            put_levels(s, a, a->i);
+        }
+    }
+    return imap_reply(cmd, done);
+}
+
+enum imap_run imap_run_list(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct list_args *a = cmd->args;
+    if (a->pattern.len == 0 && a->select == 0) { /* the separator and the root, RFC 3501 6.3.8 */
+        imap_puts(&s->out, "* LIST (\\Noselect) \"/\" \"\"\r\n");
+        return imap_reply(cmd, "OK LIST completed");
+    }
+    return list(s, cmd, a);
+}
+
+enum imap_run imap_run_lsub(struct imap_session *s, struct imap_cmd *cmd)
+{
+    return list(s, cmd, cmd->args);
+}

@@ -1,0 +1,346 @@
+/*
+ * search.c: SEARCH and UID SEARCH: the keys' grammar into the engine's tree, a search in steps, the one
+ * untagged answer.
+ *
+ * The tree's depth is bounded by the parser, so the walks over it may recurse. A new key is a row in `keys`.
+ * Thread: the connection's owner; parsing: any. RFC 3501 6.4.4, 7.2.5, 9 (search-key); RFC 5530 3 (LIMIT).
+ */
+#include "imap_session.h"
+
+#include <tambo/search.h>
+
+enum { SEARCH_KEYS_MAX = 4096, SEARCH_STRING_MAX = 8 << 10 };
+static const char badcharset[] = "NO [BADCHARSET (US-ASCII UTF-8)] Only US-ASCII and UTF-8";
+static const char too_large[] = "NO [LIMIT] Search too large";
+
+struct search_args {
+    struct tb_search_key *root;
+    uint32_t keys;
+    /* run */
+    struct tb_search *search; /* owned */
+    struct tb_op op;
+    struct imap_session *s;
+    bool stepping, found, line_begun;
+    size_t range; /* where writing is: a range of what was found ... */
+    uint64_t uid; /* ... and the next UID in it; 0: at its beginning */
+};
+
+/* A sequence set before it is resolved; key->set stands for it until the command runs. */
+struct unresolved {
+    struct tb_uidset set; /* first: key->set points here */
+    struct imap_set wire;
+};
+
+/* ---- the grammar ---- */
+
+static struct tb_search_key *search_key(struct imap_parser *p, struct search_args *a);
+
+static struct tb_search_key *new_key(struct imap_parser *p, struct search_args *a, enum tb_search_op op)
+{
+    struct tb_search_key *k = tb_arena_alloc(p->arena, sizeof *k);
+    if (!k || ++a->keys > SEARCH_KEYS_MAX) {
+        imap_fail(p, too_large);
+        return NULL;
+    }
+    k->op = op;
+    return k;
+}
+
+static void key_set(struct imap_parser *p, struct tb_search_key *k)
+{
+    struct unresolved *u = tb_arena_alloc(p->arena, sizeof *u);
+    if (!u) {
+        imap_fail(p, too_large);
+        return;
+    }
+    imap_sequence_set(p, &u->wire);
+    k->set = &u->set;
+}
+
+static struct tb_slice key_text(struct imap_parser *p)
+{
+    imap_sp(p);
+    struct tb_slice s = imap_astring(p);
+    if (s.len > SEARCH_STRING_MAX)
+        imap_fail(p, too_large);
+    if (!p->failed && !tb_utf8_valid(s))
+        imap_fail(p, badcharset);
+    return s;
+}
+
+static void arg_none(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)p;
+    (void)a;
+    (void)k;
+}
+static void arg_text(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)a;
+    k->text = key_text(p);
+}
+static void arg_header(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)a;
+    k->name = key_text(p);
+    k->text = key_text(p);
+}
+static void arg_date(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    int32_t day = 0;
+    (void)a;
+    imap_sp(p);
+    (void)imap_date(p, &day);
+    k->number = day;
+}
+static void arg_number(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)a;
+    imap_sp(p);
+    k->number = imap_number(p);
+}
+static void arg_uids(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)a;
+    imap_sp(p);
+    key_set(p, k);
+}
+static void arg_keyword(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)a;
+    imap_sp(p);
+    k->text = imap_atom(p);
+}
+static void arg_key(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    imap_sp(p);
+    k->first = search_key(p, a);
+}
+static void arg_two_keys(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    arg_key(p, a, k);
+    imap_sp(p);
+    struct tb_search_key *second = search_key(p, a);
+    if (k->first)
+        k->first->next = second;
+}
+
+typedef void arg_fn(struct imap_parser *p, struct search_args *a, struct tb_search_key *k);
+
+static const struct search_word {
+    const char *name;
+    enum tb_search_op op;
+    bool negated;
+    uint16_t flags;
+    const char *field;
+    arg_fn *arg;
+} words[] = {
+    {"ALL", TB_SEARCH_ALL, false, 0, NULL, arg_none},
+    {"ANSWERED", TB_SEARCH_FLAGS, false, TB_FLAG_ANSWERED, NULL, arg_none},
+    {"BCC", TB_SEARCH_HEADER, false, 0, "Bcc", arg_text},
+    {"BEFORE", TB_SEARCH_BEFORE, false, 0, NULL, arg_date},
+    {"BODY", TB_SEARCH_BODY, false, 0, NULL, arg_text},
+    {"CC", TB_SEARCH_HEADER, false, 0, "Cc", arg_text},
+    {"DELETED", TB_SEARCH_FLAGS, false, TB_FLAG_DELETED, NULL, arg_none},
+    {"DRAFT", TB_SEARCH_FLAGS, false, TB_FLAG_DRAFT, NULL, arg_none},
+    {"FLAGGED", TB_SEARCH_FLAGS, false, TB_FLAG_FLAGGED, NULL, arg_none},
+    {"FROM", TB_SEARCH_HEADER, false, 0, "From", arg_text},
+    {"HEADER", TB_SEARCH_HEADER, false, 0, NULL, arg_header},
+    {"KEYWORD", TB_SEARCH_KEYWORD, false, 0, NULL, arg_keyword},
+    {"LARGER", TB_SEARCH_LARGER, false, 0, NULL, arg_number},
+    {"NEW", TB_SEARCH_ALL, true, 0, NULL, arg_none}, /* RECENT UNSEEN; nothing is \Recent */
+    {"NOT", TB_SEARCH_NOT, false, 0, NULL, arg_key},
+    {"OLD", TB_SEARCH_ALL, false, 0, NULL, arg_none}, /* NOT RECENT */
+    {"ON", TB_SEARCH_ON, false, 0, NULL, arg_date},
+    {"OR", TB_SEARCH_OR, false, 0, NULL, arg_two_keys},
+    {"RECENT", TB_SEARCH_ALL, true, 0, NULL, arg_none},
+    {"SEEN", TB_SEARCH_FLAGS, false, TB_FLAG_SEEN, NULL, arg_none},
+    {"SENTBEFORE", TB_SEARCH_SENTBEFORE, false, 0, NULL, arg_date},
+    {"SENTON", TB_SEARCH_SENTON, false, 0, NULL, arg_date},
+    {"SENTSINCE", TB_SEARCH_SENTSINCE, false, 0, NULL, arg_date},
+    {"SINCE", TB_SEARCH_SINCE, false, 0, NULL, arg_date},
+    {"SMALLER", TB_SEARCH_SMALLER, false, 0, NULL, arg_number},
+    {"SUBJECT", TB_SEARCH_HEADER, false, 0, "Subject", arg_text},
+    {"TEXT", TB_SEARCH_TEXT, false, 0, NULL, arg_text},
+    {"TO", TB_SEARCH_HEADER, false, 0, "To", arg_text},
+    {"UID", TB_SEARCH_UID, false, 0, NULL, arg_uids},
+    {"UNANSWERED", TB_SEARCH_FLAGS, true, TB_FLAG_ANSWERED, NULL, arg_none},
+    {"UNDELETED", TB_SEARCH_FLAGS, true, TB_FLAG_DELETED, NULL, arg_none},
+    {"UNDRAFT", TB_SEARCH_FLAGS, true, TB_FLAG_DRAFT, NULL, arg_none},
+    {"UNFLAGGED", TB_SEARCH_FLAGS, true, TB_FLAG_FLAGGED, NULL, arg_none},
+    {"UNKEYWORD", TB_SEARCH_KEYWORD, true, 0, NULL, arg_keyword},
+    {"UNSEEN", TB_SEARCH_FLAGS, true, TB_FLAG_SEEN, NULL, arg_none},
+};
+
+static struct tb_search_key *word_key(struct imap_parser *p, struct search_args *a, const struct search_word *w)
+{
+    struct tb_search_key *k = new_key(p, a, w->op);
+    if (!k)
+        return NULL;
+    k->flags = w->flags;
+    if (w->field)
+        k->name = tb_slice_str(w->field);
+    w->arg(p, a, k);
+    if (!w->negated)
+        return k;
+    struct tb_search_key *inverse = new_key(p, a, TB_SEARCH_NOT);
+    if (inverse)
+        inverse->first = k;
+    return inverse;
+}
+
+/* search-key *(SP search-key), all of which must hold; ends at ")" or the end of the line. */
+static struct tb_search_key *key_list(struct imap_parser *p, struct search_args *a)
+{
+    struct tb_search_key *all = new_key(p, a, TB_SEARCH_AND);
+    if (!all)
+        return NULL;
+    for (struct tb_search_key **last = &all->first; !p->failed; last = &(*last)->next) {
+        *last = search_key(p, a);
+        if (!*last || !imap_try_sp(p))
+            break;
+    }
+    return p->failed ? NULL : all;
+}
+
+/* search-key = "ALL" / ... / sequence-set / "(" search-key *(SP search-key) ")" */
+static struct tb_search_key *search_key(struct imap_parser *p, struct search_args *a)
+{
+    struct tb_search_key *k = NULL;
+    if (p->failed || !imap_deeper(p))
+        return NULL;
+    if (imap_try(p, '(')) {
+        k = key_list(p, a);
+        imap_expect(p, ')');
+    } else if (imap_at(p, '*') || (p->p < p->end && *p->p >= '0' && *p->p <= '9')) {
+        k = new_key(p, a, TB_SEARCH_SEQ);
+        if (k)
+            key_set(p, k);
+    } else {
+        struct tb_slice name = imap_word(p);
+        size_t i = 0;
+        while (i < TB_ARRAY_LEN(words) && !tb_slice_ieq(name, tb_slice_str(words[i].name)))
+            i++;
+        if (i < TB_ARRAY_LEN(words))
+            k = word_key(p, a, &words[i]);
+        else
+            imap_fail(p, "BAD No such SEARCH key");
+    }
+    p->depth--;
+    return p->failed ? NULL : k;
+}
+
+/* search = "SEARCH" [SP "CHARSET" SP astring] 1*(SP search-key) */
+void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct search_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    if (!a)
+        return;
+    struct imap_parser look = *p;
+    if (tb_slice_ieq(imap_word(&look), TB_SLICE("CHARSET"))) {
+        imap_sp(&look);
+        struct tb_slice charset = imap_astring(&look);
+        imap_sp(&look);
+        *p = look;
+        if (!p->failed && !tb_slice_ieq(charset, TB_SLICE("UTF-8")) && !tb_slice_ieq(charset, TB_SLICE("US-ASCII")))
+            imap_fail(p, badcharset);
+    }
+    a->root = key_list(p, a);
+}
+
+/* ---- running ---- */
+
+/* resolve: sequence sets to UIDs, now that there is a view. */
+static enum tb_rc resolve(struct imap_session *s, struct tb_search_key *k)
+{
+    for (; k; k = k->next) {
+        enum tb_rc rc = TB_OK;
+        if (k->op == TB_SEARCH_SEQ || k->op == TB_SEARCH_UID) {
+            struct unresolved *u = TB_CONTAINER(k->set, struct unresolved, set);
+            rc = imap_set_resolve(s, &u->wire, k->op == TB_SEARCH_UID, &u->set);
+        }
+        if (rc == TB_OK && k->first)
+            rc = resolve(s, k->first);
+        if (rc != TB_OK)
+            return rc;
+    }
+    return TB_OK;
+}
+
+static void search_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct search_args *a = cmd->args;
+    s->mid_response = false;
+    if (a->search)
+        tb_search_end(a->search);
+    a->search = NULL;
+}
+
+static void step_done(struct tb_op *op)
+{
+    struct search_args *a = op->user;
+    a->stepping = false;
+    tb_conn_resume(a->s->conn);
+}
+
+static enum imap_run search_step(struct imap_session *s, struct search_args *a)
+{
+    a->s = s;
+    a->stepping = true;
+    a->op = (struct tb_op){.done = step_done, .user = a};
+    tb_search_step(a->search, &a->op);
+    return RUN_WAIT;
+}
+
+/* put_found: "* SEARCH" and the numbers, as far as the peer reads. RUN_DONE: all of them. */
+static enum imap_run put_found(struct imap_session *s, struct search_args *a, bool uid)
+{
+    const struct tb_uidset *found = tb_search_found(a->search);
+    if (!a->line_begun)
+        imap_puts(&s->out, "* SEARCH");
+    a->line_begun = s->mid_response = true;
+    for (; a->range < found->n; a->range++, a->uid = 0) {
+        const struct tb_range *r = &found->v[a->range];
+        if (a->uid == 0)
+            a->uid = r->first;
+        /* UIDs next to each other are next to each other in the view too. */
+        uint32_t seqno = uid ? 0 : tb_view_seqno(s->view, (uint32_t)a->uid);
+        for (uint32_t turn = 0; a->uid <= r->last; a->uid++, turn++) {
+            char *p = turn < 4 * IMAP_BATCH ? imap_room(&s->out, IMAP_U64_ROOM + 1) : NULL;
+            if (!p)
+                return RUN_MORE;
+            *p++ = ' ';
+            imap_wrote(&s->out, imap_fmt_u64(p, uid ? (uint32_t)a->uid : seqno++));
+        }
+    }
+    imap_puts(&s->out, "\r\n");
+    s->mid_response = false;
+    return RUN_DONE;
+}
+
+enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct search_args *a = cmd->args;
+    if (a->stepping)
+        return RUN_WAIT;
+    if (!a->search) {
+        cmd->cleanup = search_cleanup;
+        enum tb_rc rc = resolve(s, a->root);
+        if (rc == TB_INVALID)
+            return imap_reply(cmd, "BAD No such message");
+        if (rc == TB_OK)
+            rc = tb_search_begin(s->view, a->root, tb_io_wall_s(tb_worker_io(tb_conn_worker(s->conn))), &a->search);
+        return rc == TB_OK ? search_step(s, a) : imap_reply_rc(cmd, rc);
+    }
+    if (!a->found) {
+        if (a->op.rc != TB_OK)
+            return imap_reply_rc(cmd, a->op.rc);
+        if (a->op.result != 0)
+            return search_step(s, a);
+        a->found = true;
+    }
+    enum imap_run r = put_found(s, a, cmd->verb->flags & VERB_UID);
+    return r == RUN_DONE ? imap_reply(cmd, "OK SEARCH completed") : r;
+}

@@ -1,0 +1,461 @@
+/*
+ * session.c: one IMAP connection from greeting to farewell: phases, literals' continuation requests, the
+ * tagged reply, limits on bad input. It knows no verb's arguments and never waits inside a step.
+ *
+ *   READ ── complete command ──> LOOK (some verbs) ──> RUN ──> REPLY ──> READ
+ *     └── line too long ──> SKIP ──> READ                        └── logout, BYE ──> CLOSE
+ *
+ * Invariants: in READ the arena holds nothing that matters; between commands an idle session keeps no heap
+ * but its view, its account's handle and its name. Thread: the connection's owner; it changes once, at login.
+ * RFC 3501 3, 5, 7.1.5; RFC 7888.
+ */
+#include "imap_session.h"
+#include "chars.h"
+
+#include <stdlib.h>
+
+/* ---- replies ---- */
+
+enum imap_run imap_reply(struct imap_cmd *cmd, const char *reply)
+{
+    cmd->reply = tb_slice_str(reply);
+    return RUN_DONE;
+}
+
+/* What a store's refusal means to an IMAP client: RFC 5530 codes. */
+static const char *const rc_replies[] = {
+    [TB_OK] = "OK Completed",
+    [TB_NOTFOUND] = "NO [NONEXISTENT] No such mailbox",
+    [TB_EXISTS] = "NO [ALREADYEXISTS] It exists already",
+    [TB_INVALID] = "NO [CANNOT] Not possible with this name",
+    [TB_LIMIT] = "NO [LIMIT] Too large or too many",
+    [TB_BUSY] = "NO [UNAVAILABLE] Busy, try again",
+    [TB_CONFLICT] = "NO [UNAVAILABLE] Changed meanwhile, try again",
+    [TB_NOSPACE] = "NO [UNAVAILABLE] No space left, try later",
+    [TB_IO] = "NO [UNAVAILABLE] Storage trouble, try later",
+    [TB_CORRUPT] = "NO [SERVERBUG] Stored data is damaged",
+    [TB_CANCELLED] = "NO [UNAVAILABLE] Cancelled",
+};
+
+enum imap_run imap_reply_rc(struct imap_cmd *cmd, enum tb_rc rc)
+{
+    return imap_reply(cmd, rc_replies[rc]);
+}
+
+enum imap_run imap_reply_buf(struct imap_session *s, struct imap_cmd *cmd, struct tb_buf *b)
+{
+    cmd->reply = b->failed ? (struct tb_slice){0} : tb_arena_copy(&s->arena, tb_buf_all(b));
+    tb_buf_free(b);
+    if (!cmd->reply.ptr)
+        cmd->reply = TB_SLICE("OK Completed, the answer's details were too long");
+    return RUN_DONE;
+}
+
+static void bye(struct imap_session *s, const char *text)
+{
+    imap_puts(&s->out, "* BYE ");
+    imap_puts(&s->out, text);
+    imap_puts(&s->out, "\r\n");
+    s->phase = PHASE_CLOSE;
+}
+
+void imap_unselect(struct imap_session *s)
+{
+    imap_sync_abandon(s);
+    if (s->view)
+        tb_view_close(s->view);
+    s->view = NULL;
+    if (s->state == IMAP_SELECTED)
+        s->state = IMAP_AUTHENTICATED;
+    s->read_only = s->gone = s->changed = false;
+}
+
+bool imap_plain_allowed(struct imap_session *s)
+{
+    return tb_conn_secure(s->conn) || s->config->plain_login || tb_conn_loopback(s->conn);
+}
+
+/* ---- reading a command ---- */
+
+static const struct imap_frame_limits limits_before = {IMAP_LINE_PRE_MAX, IMAP_LITERAL_PRE_BYTES_MAX, IMAP_LITERALS_MAX,
+                                                       IMAP_LITERAL_MINUS_MAX};
+static const struct imap_frame_limits limits_after = {IMAP_LINE_MAX, IMAP_LITERAL_BYTES_MAX, IMAP_LITERALS_MAX,
+                                                      UINT32_MAX};
+
+static const struct imap_frame_limits *limits(const struct imap_session *s)
+{
+    return s->state == IMAP_NOT_AUTHENTICATED ? &limits_before : &limits_after;
+}
+
+static void take_command(struct imap_session *s)
+{
+    tb_conn_consume(s->conn, s->frame.scanned);
+    s->frame = (struct imap_frame){0};
+}
+
+/* tag_of: the tag at the head of a line that will not be parsed; empty if it is none. */
+static struct tb_slice tag_of(struct tb_slice line)
+{
+    size_t n = 0;
+    while (n < line.len && n < IMAP_TAG_MAX && (imap_chars[(uint8_t)line.ptr[n]] & IMAP_C_TAG))
+        n++;
+    bool ends = n == line.len || line.ptr[n] == ' ' || line.ptr[n] == '\r' || line.ptr[n] == '\n';
+    return tb_slice(line.ptr, ends ? n : 0);
+}
+
+static void put_tagged(struct imap_session *s, struct tb_slice tag, struct tb_slice reply)
+{
+    if (tag.len > 0)
+        imap_put(&s->out, tag);
+    else
+        imap_putc(&s->out, '*');
+    imap_putc(&s->out, ' ');
+    imap_put(&s->out, reply);
+    imap_puts(&s->out, "\r\n");
+}
+
+/* refuse: answer a command that never ran, and count it. */
+static void refuse(struct imap_session *s, struct tb_slice tag, const char *reply)
+{
+    put_tagged(s, tag, tb_slice_str(reply));
+    if (++s->bad >= IMAP_BAD_MAX)
+        bye(s, "Too many bad commands");
+}
+
+/* is_stranger: does another protocol knock (RFC 3501 7.1.5)? Looked at before login only. */
+static bool is_stranger(struct tb_slice line)
+{
+    static const char *const openings[] = {"GET ",     "POST ",    "HEAD ",      "PUT ",
+                                           "OPTIONS ", "CONNECT ", "PRI * HTTP", "SSH-"};
+    for (size_t i = 0; i < TB_ARRAY_LEN(openings); i++) {
+        if (tb_slice_istarts(line, tb_slice_str(openings[i])) && i != TB_ARRAY_LEN(openings) - 1 &&
+            memmem(line.ptr, line.len, "HTTP/", 5))
+            return true;
+    }
+    return tb_slice_istarts(line, TB_SLICE("SSH-"));
+}
+
+/* is_noise: bytes that no IMAP client sends in a line. */
+static bool is_noise(struct tb_slice line)
+{
+    struct tb_slice head = tb_slice_sub(line, 0, 64);
+    size_t odd = 0;
+    for (size_t i = 0; i < head.len; i++)
+        odd += (uint8_t)head.ptr[i] >= 0x80 ||
+               ((uint8_t)head.ptr[i] < 0x20 && head.ptr[i] != '\r' && head.ptr[i] != '\n');
+    return head.len > 0 && odd > 0 && tag_of(line).len == 0;
+}
+
+/* parse: a complete command; true: it is in s->cmd and may run. */
+static bool parse(struct imap_session *s)
+{
+    struct tb_slice text = tb_slice_sub(tb_conn_input(s->conn), 0, s->frame.scanned);
+    struct imap_parser p;
+    if (s->state == IMAP_NOT_AUTHENTICATED && is_stranger(text)) {
+        take_command(s);
+        bye(s, "This is an IMAP server");
+        return false;
+    }
+    bool noise = is_noise(text);
+    tb_arena_reset(&s->arena);
+    text = tb_arena_copy(&s->arena, text);
+    take_command(s);
+    if (!text.ptr) {
+        bye(s, "[UNAVAILABLE] Out of memory");
+        return false;
+    }
+    imap_parser_init(&p, text, &s->arena);
+    if (!imap_parse_command(&p, &s->cmd)) {
+        struct tb_slice tag = tag_of(text);
+        bool counts = p.error[0] == 'B';
+        if (counts)
+            refuse(s, tag, p.error);
+        else
+            put_tagged(s, tag, tb_slice_str(p.error));
+        if (noise && ++s->noise >= IMAP_NOISE_MAX && s->phase != PHASE_CLOSE)
+            bye(s, "This is an IMAP server");
+        return false;
+    }
+    if (!(s->cmd.verb->states & s->state)) {
+        refuse(s, s->cmd.tag, "BAD Not in this state");
+        return false;
+    }
+    return true;
+}
+
+/* starts_append: "tag SP APPEND SP", whatever the case? */
+static bool starts_append(struct tb_slice text)
+{
+    struct tb_slice rest = tb_slice_sub(text, tag_of(text).len, text.len);
+    return tb_slice_istarts(rest, TB_SLICE(" APPEND "));
+}
+
+/* on_literal: the framer met a literal's head: take it as an argument, hand over to APPEND, or refuse it. */
+static void on_literal(struct imap_session *s, const struct imap_literal *l)
+{
+    struct tb_slice text = tb_slice_sub(tb_conn_input(s->conn), 0, s->frame.scanned);
+    if (s->state != IMAP_NOT_AUTHENTICATED && starts_append(text)) {
+        struct imap_parser p;
+        tb_arena_reset(&s->arena);
+        text = tb_arena_copy(&s->arena, text);
+        imap_parser_init(&p, text.ptr ? text : TB_SLICE(""), &s->arena);
+        enum imap_append_head head = imap_append_head(&p, &s->cmd);
+        if (head != APPEND_OTHER) {
+            take_command(s);
+            imap_append_begin(s, &s->cmd, l, head == APPEND_BAD ? p.error : NULL);
+            s->phase = PHASE_RUN;
+            return;
+        }
+    }
+    if (!l->over && !l->literal8) {
+        imap_frame_literal(&s->frame, l);
+        tb_conn_input_max(s->conn, s->frame.scanned + (size_t)l->size + IMAP_LINE_MAX + 4096);
+        if (l->sync)
+            imap_puts(&s->out, "+ OK\r\n");
+        return;
+    }
+    refuse(s, tag_of(text), l->literal8 ? "BAD No literal8 here" : "BAD [LIMIT] Literal too large, or too many");
+    take_command(s);
+    if (!l->sync && s->phase != PHASE_CLOSE)
+        bye(s, "Literal too large"); /* RFC 7888 4: what follows can not be told from commands */
+}
+
+static enum imap_run phase_read(struct imap_session *s)
+{
+    struct imap_literal l;
+    struct tb_slice in = tb_conn_input(s->conn);
+    if (s->state == IMAP_NOT_AUTHENTICATED && in.len > 0 && s->frame.scanned == 0 && in.ptr[0] == 0x16 &&
+        !tb_conn_secure(s->conn))
+        return RUN_CLOSE; /* a TLS ClientHello: nothing we say would be understood */
+    switch (imap_frame_next(&s->frame, limits(s), in, &l)) {
+    case FRAME_MORE:
+        if (tb_conn_eof(s->conn))
+            return RUN_CLOSE;
+        if (in.len == 0)
+            tb_arena_free(&s->arena);
+        return RUN_WAIT;
+    case FRAME_LITERAL:
+        on_literal(s, &l);
+        return RUN_MORE;
+    case FRAME_BARE:
+        refuse(s, tag_of(tb_slice_sub(in, 0, s->frame.scanned)), "BAD Lines end in CRLF");
+        take_command(s);
+        return RUN_MORE;
+    case FRAME_LONG:
+        s->phase = PHASE_SKIP;
+        return RUN_MORE;
+    case FRAME_COMMAND:
+        break;
+    }
+    tb_conn_input_max(s->conn, IMAP_LINE_MAX + 4096);
+    if (parse(s))
+        s->phase = PHASE_LOOK;
+    return RUN_MORE;
+}
+
+/* phase_skip: a line too long is read to its end, unseen, and answered; before login the connection is closed instead.
+ */
+static enum imap_run phase_skip(struct imap_session *s)
+{
+    enum { TAIL = 32 };
+    struct tb_slice in = tb_conn_input(s->conn);
+    if (s->state == IMAP_NOT_AUTHENTICATED) {
+        refuse(s, (struct tb_slice){0}, "BAD Command line too long");
+        if (s->phase != PHASE_CLOSE)
+            bye(s, "Command line too long");
+        return RUN_MORE;
+    }
+    if (s->skipped == 0) {
+        tb_arena_reset(&s->arena);
+        s->cmd = (struct imap_cmd){.tag = tb_arena_copy(&s->arena, tag_of(in))};
+        tb_conn_consume(s->conn, s->frame.line); /* literals before it */
+        s->skipped = 1;
+        return RUN_MORE;
+    }
+    const char *lf = in.len > 0 ? memchr(in.ptr, '\n', in.len) : NULL;
+    size_t n = lf ? (size_t)(lf - in.ptr) + 1 : in.len;
+    if (lf) {
+        struct imap_frame f = {0};
+        struct imap_literal l = {0};
+        const struct imap_frame_limits none = {UINT32_MAX, UINT32_MAX, 1, UINT32_MAX};
+        size_t tail = n > TAIL ? n - TAIL : 0;
+        enum imap_frame_result r = imap_frame_next(&f, &none, tb_slice(in.ptr + tail, n - tail), &l);
+        tb_conn_consume(s->conn, n);
+        refuse(s, s->cmd.tag, "NO [LIMIT] Command line too long");
+        s->frame = (struct imap_frame){0};
+        s->skipped = 0;
+        if (s->phase != PHASE_CLOSE)
+            s->phase = PHASE_READ;
+        if (r == FRAME_LITERAL && !l.sync && s->phase != PHASE_CLOSE)
+            bye(s, "Command line too long");
+        return RUN_MORE;
+    }
+    if (n > TAIL) {
+        s->skipped += n - TAIL;
+        tb_conn_consume(s->conn, n - TAIL);
+    }
+    if (s->skipped > IMAP_SKIP_MAX) {
+        bye(s, "Command line too long");
+        return RUN_MORE;
+    }
+    return tb_conn_eof(s->conn) ? RUN_CLOSE : RUN_WAIT;
+}
+
+/* ---- running it ---- */
+
+static uint8_t sync_how(const struct imap_session *s)
+{
+    return s->cmd.verb->flags & VERB_UID ? SYNC_UID : 0;
+}
+
+/* phase_look: a UID command may name messages that this session was not told of yet: tell it first. */
+static enum imap_run phase_look(struct imap_session *s)
+{
+    if (s->view && (s->cmd.verb->flags & VERB_LOOK) && !imap_sync(s, sync_how(s)))
+        return RUN_WAIT;
+    s->phase = PHASE_RUN;
+    return RUN_MORE;
+}
+
+static enum imap_run phase_run(struct imap_session *s)
+{
+    enum imap_run r = s->cmd.verb->run(s, &s->cmd);
+    if (r == RUN_DONE) {
+        s->phase = PHASE_REPLY;
+        return RUN_MORE;
+    }
+    return r;
+}
+
+static void end_command(struct imap_session *s)
+{
+    if (s->cmd.cleanup)
+        s->cmd.cleanup(s, &s->cmd);
+    s->cmd = (struct imap_cmd){0};
+    tb_arena_reset(&s->arena);
+}
+
+static enum imap_run phase_reply(struct imap_session *s)
+{
+    uint8_t flags = s->cmd.verb->flags;
+    if (s->view && !(flags & VERB_QUIET) && !imap_sync(s, sync_how(s) | (flags & VERB_SHIFTS ? SYNC_EXPUNGE : 0)))
+        return RUN_WAIT;
+    bool bad = s->cmd.reply.len > 0 && s->cmd.reply.ptr[0] == 'B';
+    s->phase = PHASE_READ;
+    if (bad)
+        refuse(s, s->cmd.tag, s->cmd.reply.ptr);
+    else
+        put_tagged(s, s->cmd.tag, s->cmd.reply);
+    if (!bad && s->state != IMAP_NOT_AUTHENTICATED)
+        s->bad = s->noise = 0;
+    end_command(s);
+    if (s->starttls) {
+        s->starttls = false;
+        tb_conn_starttls(s->conn);
+        return RUN_WAIT; /* nothing more is read in the clear */
+    }
+    if (s->logout)
+        s->phase = PHASE_CLOSE;
+    else if (s->farewell)
+        bye(s, s->farewell);
+    else if (s->gone)
+        bye(s, "The selected mailbox is gone; please reconnect");
+    return RUN_MORE;
+}
+
+static enum imap_run phase_close(struct imap_session *s)
+{
+    (void)s;
+    return RUN_CLOSE;
+}
+
+static enum imap_run (*const phases[])(struct imap_session *s) = {
+    [PHASE_READ] = phase_read, [PHASE_SKIP] = phase_skip,   [PHASE_LOOK] = phase_look,
+    [PHASE_RUN] = phase_run,   [PHASE_REPLY] = phase_reply, [PHASE_CLOSE] = phase_close,
+};
+
+static enum tb_step imap_step(struct tb_conn *c)
+{
+    enum { TURNS = 8 }; /* phases in one step: a short command from READ to REPLY, and the next one's READ */
+    struct imap_session *s = tb_conn_session(c);
+    s->conn = s->out.conn = c;
+    for (int i = 0; i < TURNS; i++) {
+        enum imap_run r = imap_put_full(&s->out) ? RUN_WAIT : phases[s->phase](s);
+        if (r == RUN_MORE)
+            continue;
+        imap_out_flush(&s->out);
+        return r == RUN_CLOSE ? STEP_DONE : STEP_WAIT;
+    }
+    imap_out_flush(&s->out);
+    return STEP_MORE;
+}
+
+/* ---- beginning and end ---- */
+
+static void imap_open(struct tb_conn *c)
+{
+    struct imap_session *s = tb_conn_session(c);
+    struct tb_buf b;
+    s->conn = s->out.conn = c;
+    s->config = tb_conn_config(c)->user;
+    s->state = IMAP_NOT_AUTHENTICATED;
+    tb_arena_init(&s->arena, IMAP_ARENA_MAX);
+    tb_arena_init(&s->sync.arena, IMAP_SYNC_ARENA_MAX);
+    tb_conn_input_max(c, IMAP_LINE_MAX + 4096);
+    tb_buf_init(&b, 4096);
+    imap_capabilities(s, &b);
+    imap_puts(&s->out, "* OK [CAPABILITY");
+    imap_put(&s->out, tb_buf_all(&b));
+    imap_puts(&s->out, "] ");
+    imap_puts(&s->out, s->config->hostname);
+    imap_puts(&s->out, " Tambo ready (");
+    imap_puts(&s->out, tb_conn_id(c));
+    imap_puts(&s->out, ")\r\n");
+    tb_buf_free(&b);
+    imap_out_flush(&s->out);
+}
+
+static void farewell(struct tb_conn *c, const char *text)
+{
+    struct imap_session *s = tb_conn_session(c);
+    s->out.conn = c;
+    if (!s->mid_response)
+        imap_puts(&s->out, text);
+    imap_out_flush(&s->out);
+}
+
+static void imap_timeout(struct tb_conn *c)
+{
+    const struct imap_session *s = tb_conn_session(c);
+    farewell(c, s->state == IMAP_NOT_AUTHENTICATED ? "* BYE Autologout; no login in time\r\n"
+                                                   : "* BYE Autologout; idle for too long\r\n");
+}
+
+static void imap_overload(struct tb_conn *c)
+{
+    farewell(c, "* BYE [UNAVAILABLE] Shutting down, or too many connections; try again\r\n");
+}
+
+static void imap_closed(struct tb_conn *c)
+{
+    struct imap_session *s = tb_conn_session(c);
+    if (s->cmd.cleanup)
+        s->cmd.cleanup(s, &s->cmd);
+    imap_unselect(s);
+    if (s->account)
+        tb_account_close(s->account);
+    free(s->user);
+    tb_arena_free(&s->arena);
+    tb_arena_free(&s->sync.arena);
+}
+
+const struct tb_proto tb_imap_proto = {
+    .name = "imap",
+    .alpn = "imap",
+    .session_bytes = sizeof(struct imap_session),
+    .open = imap_open,
+    .step = imap_step,
+    .timeout = imap_timeout,
+    .overload = imap_overload,
+    .close = imap_closed,
+};

@@ -1,0 +1,180 @@
+/*
+ * store.c: STORE and UID STORE.
+ *
+ * Flags are changed in slices of a few thousand messages, so that neither a log record, nor a refresh, nor
+ * this session's turn grows with the mailbox. Each slice: what others changed is told (settle), the update is
+ * made in the same turn, its own changes are taken out of the view silently, and the rows of the slice are
+ * answered, unless .SILENT.
+ * Thread: the connection's owner. RFC 3501 6.4.6; RFC 2180 4.2 (expunged messages: the rest is done, then NO;
+ * OK if .SILENT); RFC 5530 3.
+ */
+#include "imap_session.h"
+
+enum { STORE_SLICE = 4096 };
+enum store_phase { STORE_START, STORE_SLICES, STORE_ROWS };
+
+struct store_args {
+    struct imap_set set;
+    struct imap_flags flags;
+    enum tb_flags_mode mode;
+    bool silent;
+    /* run */
+    enum store_phase phase;
+    uint64_t keywords;
+    struct tb_uidset uids, slice; /* uids: arena; slice: owned */
+    struct imap_walk walk, rows;
+    struct imap_keywords *names;
+    bool end; /* the walk is at its end */
+};
+
+/* store-att-flags = (["+" / "-"] "FLAGS" [".SILENT"]) SP (flag-list / (flag *(SP flag))) */
+static void store_att(struct imap_parser *p, struct store_args *a)
+{
+    a->mode = TB_FLAGS_SET;
+    if (imap_try(p, '+'))
+        a->mode = TB_FLAGS_ADD;
+    else if (imap_try(p, '-'))
+        a->mode = TB_FLAGS_REMOVE;
+    struct tb_slice name = imap_word(p);
+    a->silent = tb_slice_ieq(name, TB_SLICE("FLAGS.SILENT"));
+    if (!p->failed && !a->silent && !tb_slice_ieq(name, TB_SLICE("FLAGS")))
+        imap_fail(p, "BAD Expected FLAGS, +FLAGS or -FLAGS");
+    imap_sp(p);
+    if (imap_at(p, '('))
+        imap_flag_list(p, &a->flags);
+    else
+        imap_flags_bare(p, &a->flags);
+}
+
+/* store = "STORE" SP sequence-set SP store-att-flags */
+void imap_parse_store(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct store_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    if (!a)
+        return;
+    imap_sequence_set(p, &a->set);
+    imap_sp(p);
+    store_att(p, a);
+}
+
+static void store_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct store_args *a = cmd->args;
+    (void)s;
+    tb_uidset_free(&a->slice);
+}
+
+/* keyword_bits: names to bits; new ones are made, but not for taking away. */
+static enum tb_rc keyword_bits(struct imap_session *s, struct store_args *a)
+{
+    if (a->flags.keywords_n > TB_KEYWORDS_MAX)
+        return TB_LIMIT;
+    for (uint32_t i = 0; i < a->flags.keywords_n; i++) {
+        uint32_t bit = 0;
+        enum tb_rc rc = tb_keyword(s->account, tb_view_mbox(s->view), a->flags.keywords[i], a->mode != TB_FLAGS_REMOVE,
+                                   &bit);
+        if (rc == TB_OK)
+            a->keywords |= 1ull << bit;
+        else if (rc == TB_INVALID)
+            return TB_LIMIT; /* an atom, but too long for us */
+        else if (rc != TB_NOTFOUND || a->mode != TB_FLAGS_REMOVE)
+            return rc;
+    }
+    return TB_OK;
+}
+
+static enum imap_run store_start(struct imap_session *s, struct imap_cmd *cmd, struct store_args *a)
+{
+    cmd->cleanup = store_cleanup;
+    tb_uidset_init(&a->slice);
+    if (s->read_only)
+        return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
+    enum tb_rc rc = imap_set_resolve(s, &a->set, cmd->verb->flags & VERB_UID, &a->uids);
+    if (rc == TB_INVALID)
+        return imap_reply(cmd, "BAD No such message");
+    if (rc == TB_OK && !imap_walk_init(&a->walk, s, &a->uids))
+        rc = TB_LIMIT;
+    if (rc == TB_OK)
+        rc = keyword_bits(s, a);
+    if (rc != TB_OK)
+        return imap_reply_rc(cmd, rc);
+    a->phase = STORE_SLICES;
+    return RUN_MORE;
+}
+
+/* store_slice: change the next slice's flags. RUN_MORE: its rows come next; RUN_DONE: it was the last. */
+static enum imap_run store_slice(struct imap_session *s, struct imap_cmd *cmd, struct store_args *a, uint8_t how)
+{
+    uint32_t seqno;
+    const struct tb_row *row;
+    if (a->end) {
+        if (a->walk.gone && !a->silent && !(cmd->verb->flags & VERB_UID))
+            return imap_reply(cmd, "NO [EXPUNGEISSUED] Some messages were expunged meanwhile");
+        return imap_reply(cmd, "OK STORE completed");
+    }
+    if (!imap_settle(s, how))
+        return RUN_WAIT;
+    tb_uidset_clear(&a->slice);
+    uint32_t n = 0;
+    for (; n < STORE_SLICE && (row = imap_walk_next(&a->walk, &seqno)); n++)
+        tb_uidset_add(&a->slice, row->uid, row->uid);
+    a->end = n < STORE_SLICE;
+    if (n == 0)
+        return RUN_MORE;
+    enum tb_rc rc = a->slice.failed
+                        ? TB_LIMIT
+                        : tb_flags_update(s->view, &a->slice, a->mode, a->flags.flags, a->keywords, UINT64_MAX, NULL);
+    if (rc != TB_OK && rc != TB_NOTFOUND)
+        return imap_reply_rc(cmd, rc);
+    (void)imap_sync(s, how | SYNC_NO_FLAGS); /* nothing of it can pause but flags */
+    if (s->gone || a->silent)
+        return RUN_MORE;
+    if (!a->names && !(a->names = tb_arena_alloc(&s->arena, sizeof *a->names)))
+        return imap_reply_rc(cmd, TB_LIMIT);
+    if (imap_keywords_load(s, &s->arena, a->names) != TB_OK || !imap_walk_init(&a->rows, s, &a->slice))
+        return imap_reply_rc(cmd, TB_LIMIT);
+    a->phase = STORE_ROWS;
+    return RUN_MORE;
+}
+
+static enum imap_run store_rows(struct imap_session *s, struct imap_cmd *cmd, struct store_args *a)
+{
+    for (int turn = 0; turn < IMAP_BATCH; turn++) {
+        uint32_t seqno;
+        const struct tb_row *row = imap_walk_next(&a->rows, &seqno);
+        char *p = row ? imap_room(&s->out, 2 * IMAP_U64_ROOM + IMAP_FLAGS_ROOM + a->names->bytes + 32) : NULL;
+        if (!p) {
+            a->phase = STORE_SLICES;
+            break;
+        }
+        p = IMAP_FMT(p, "* ");
+        p = imap_fmt_u64(p, seqno);
+        p = IMAP_FMT(p, " FETCH (");
+        if (cmd->verb->flags & VERB_UID) {
+            p = IMAP_FMT(p, "UID ");
+            p = imap_fmt_u64(p, row->uid);
+            *p++ = ' ';
+        }
+        p = IMAP_FMT(p, "FLAGS ");
+        p = imap_fmt_flags(p, row->flags, row->keywords, a->names);
+        imap_wrote(&s->out, IMAP_FMT(p, ")\r\n"));
+    }
+    return RUN_MORE;
+}
+
+enum imap_run imap_run_store(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct store_args *a = cmd->args;
+    uint8_t how = cmd->verb->flags & VERB_UID ? SYNC_UID : 0;
+    switch (a->phase) {
+    case STORE_START:
+        return store_start(s, cmd, a);
+    case STORE_SLICES:
+        return store_slice(s, cmd, a, how);
+    case STORE_ROWS:
+        return store_rows(s, cmd, a);
+    }
+    return RUN_DONE;
+}

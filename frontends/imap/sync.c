@@ -1,0 +1,162 @@
+/*
+ * sync.c: tells the client what changed in its selected mailbox since it was last told: EXPUNGE, EXISTS,
+ * FLAGS, FETCH. The only file that moves sequence numbers (I2).
+ *
+ * Writing is an iterator: many changes to a slow reader pause at the output's high water and go on later from
+ * the same refresh.
+ * Thread: the connection's owner. RFC 3501 5.2, 5.5, 7.2.6, 7.3.1, 7.4; 2180 3 (a mailbox deleted under us: BYE).
+ */
+#include "imap_session.h"
+
+enum { PART_EXPUNGE, PART_COUNT, PART_FLAGS, PART_END };
+
+enum tb_rc imap_keywords_load(struct imap_session *s, struct tb_arena *arena, struct imap_keywords *k)
+{
+    k->n = tb_keywords(s->account, tb_view_mbox(s->view), arena, k->names);
+    k->bytes = 0;
+    for (size_t i = 0; i < k->n; i++)
+        k->bytes += k->names[i].len + 1;
+    return arena->overflowed ? TB_LIMIT : TB_OK;
+}
+
+void imap_put_flags_lists(struct imap_session *s, const struct imap_keywords *k)
+{
+    static const char system_flags[] = "\\Answered \\Flagged \\Deleted \\Seen \\Draft";
+    struct imap_out *o = &s->out;
+    for (int permanent = 0; permanent < 2; permanent++) {
+        imap_puts(o, permanent ? "* OK [PERMANENTFLAGS (" : "* FLAGS (");
+        if (!permanent || !s->read_only) {
+            imap_puts(o, system_flags);
+            for (size_t i = 0; i < k->n; i++) {
+                if (k->names[i].len == 0)
+                    continue;
+                imap_putc(o, ' ');
+                imap_put(o, k->names[i]);
+            }
+        }
+        if (permanent)
+            imap_puts(o, s->read_only ? ")] No permanent flags permitted\r\n" : " \\*)] Flags permitted\r\n");
+        else
+            imap_puts(o, ")\r\n");
+    }
+}
+
+static bool begin(struct imap_session *s, uint8_t how)
+{
+    struct imap_sync *y = &s->sync;
+    s->changed = false;
+    enum tb_rc rc = tb_view_refresh(s->view, how & SYNC_EXPUNGE, &y->arena, &y->changes);
+    if (rc == TB_OK && (y->changes.keywords_changed || y->changes.flags_n > 0)) {
+        y->keywords = tb_arena_alloc(&y->arena, sizeof *y->keywords);
+        rc = y->keywords ? imap_keywords_load(s, &y->arena, y->keywords) : TB_LIMIT;
+    }
+    if (rc != TB_OK || y->changes.deleted) {
+        tb_log(rc != TB_OK ? TB_LOG_WARN : TB_LOG_INFO, "view ended proto=imap user=%s id=%s mailbox=%u reason=\"%s\"",
+               s->user, tb_conn_id(s->conn), tb_view_mbox(s->view), rc != TB_OK ? tb_rc_text(rc) : "mailbox deleted");
+        s->gone = true;
+        return false;
+    }
+    y->how = how;
+    y->part = PART_EXPUNGE;
+    y->next = 0;
+    y->active = true;
+    return true;
+}
+
+void imap_sync_abandon(struct imap_session *s)
+{
+    tb_arena_free(&s->sync.arena);
+    s->sync.active = false;
+    s->sync.keywords = NULL;
+}
+
+static bool put_expunges(struct imap_session *s, struct imap_sync *y)
+{
+    for (; y->next < y->changes.removed; y->next++) {
+        if (y->next % IMAP_BATCH == IMAP_BATCH - 1 && imap_put_full(&s->out))
+            return false;
+        char *p = imap_room(&s->out, IMAP_U64_ROOM + 16);
+        if (!p)
+            return true;
+        p = IMAP_FMT(p, "* ");
+        p = imap_fmt_u64(p, y->changes.removed_seqno[y->next]);
+        imap_wrote(&s->out, IMAP_FMT(p, " EXPUNGE\r\n"));
+    }
+    return true;
+}
+
+static void put_count(struct imap_session *s, const struct imap_sync *y)
+{
+    if (y->changes.added > 0) {
+        imap_puts(&s->out, "* ");
+        imap_put_u64(&s->out, y->changes.count);
+        imap_puts(&s->out, " EXISTS\r\n* 0 RECENT\r\n");
+    }
+    if (y->changes.keywords_changed)
+        imap_put_flags_lists(s, y->keywords);
+}
+
+static bool put_flags(struct imap_session *s, struct imap_sync *y)
+{
+    for (; y->next < y->changes.flags_n; y->next++) {
+        const struct tb_change_flags *f = &y->changes.flags[y->next];
+        if (y->next % IMAP_BATCH == IMAP_BATCH - 1 && imap_put_full(&s->out))
+            return false;
+        char *p = imap_room(&s->out, 2 * IMAP_U64_ROOM + IMAP_FLAGS_ROOM + y->keywords->bytes + 32);
+        if (!p)
+            return true;
+        p = IMAP_FMT(p, "* ");
+        p = imap_fmt_u64(p, f->seqno);
+        p = IMAP_FMT(p, " FETCH (");
+        if (y->how & SYNC_UID) {
+            p = IMAP_FMT(p, "UID ");
+            p = imap_fmt_u64(p, f->uid);
+            *p++ = ' ';
+        }
+        p = IMAP_FMT(p, "FLAGS ");
+        p = imap_fmt_flags(p, f->flags, f->keywords, y->keywords);
+        imap_wrote(&s->out, IMAP_FMT(p, ")\r\n"));
+    }
+    return true;
+}
+
+/* go_on: write the rest of the present refresh. */
+static bool go_on(struct imap_session *s)
+{
+    struct imap_sync *y = &s->sync;
+    if (y->part == PART_EXPUNGE) {
+        if (!put_expunges(s, y))
+            return false;
+        y->part = PART_COUNT;
+        y->next = 0;
+    }
+    if (y->part == PART_COUNT) {
+        put_count(s, y);
+        y->part = PART_FLAGS;
+    }
+    if (y->part == PART_FLAGS && !(y->how & SYNC_NO_FLAGS) && !put_flags(s, y))
+        return false;
+    imap_sync_abandon(s);
+    return true;
+}
+
+bool imap_sync(struct imap_session *s, uint8_t how)
+{
+    if (!s->view || s->gone)
+        return true;
+    if (!s->sync.active && !begin(s, how))
+        return true;
+    return go_on(s);
+}
+
+bool imap_settle(struct imap_session *s, uint8_t how)
+{
+    for (;;) {
+        bool fresh = !s->sync.active;
+        if (!imap_sync(s, how))
+            return false;
+        const struct tb_changes *c = &s->sync.changes;
+        if (s->gone || (fresh && c->added == 0 && c->flags_n == 0 && !c->keywords_changed))
+            return true;
+    }
+}

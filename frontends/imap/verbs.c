@@ -1,0 +1,228 @@
+/*
+ * verbs.c: the one table of verbs, the one table of capabilities, and the verbs too small for a file of their own.
+ *
+ * A new verb: its dialogue in tests/proto/imap, a row here, a parse function, a run function. A row says in
+ * which states the verb may come, and what it means for sequence numbers: without VERB_SHIFTS no EXPUNGE
+ * response comes before its tagged reply (RFC 3501 7.4.1: not during FETCH, STORE and SEARCH; UID forms may,
+ * RFC 9051 7.5.1).
+ * Thread: the connection's owner; the parse functions: any. RFC 3501 6; 2971 (ID); 2342 (NAMESPACE).
+ */
+#include "imap_session.h"
+
+enum {
+    ANY = IMAP_NOT_AUTHENTICATED | IMAP_AUTHENTICATED | IMAP_SELECTED,
+    OUT = IMAP_NOT_AUTHENTICATED,
+    IN = IMAP_AUTHENTICATED | IMAP_SELECTED,
+    SEL = IMAP_SELECTED
+};
+
+static const struct imap_verb verbs[] = {
+    {"APPEND", IN, VERB_SHIFTS, imap_parse_append, imap_run_append},
+    {"AUTHENTICATE", OUT, VERB_QUIET, imap_parse_authenticate, imap_run_authenticate},
+    {"CAPABILITY", ANY, VERB_SHIFTS, imap_parse_none, imap_run_capability},
+    {"CHECK", SEL, VERB_SHIFTS, imap_parse_none, imap_run_noop},
+    {"CLOSE", SEL, VERB_QUIET, imap_parse_none, imap_run_close},
+    {"COPY", SEL, 0, imap_parse_copy, imap_run_copy},
+    {"CREATE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_create},
+    {"DELETE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_delete},
+    {"EXAMINE", IN, VERB_QUIET, imap_parse_one_mailbox, imap_run_examine},
+    {"EXPUNGE", SEL, VERB_SHIFTS, imap_parse_none, imap_run_expunge},
+    {"FETCH", SEL, 0, imap_parse_fetch, imap_run_fetch},
+    {"ID", ANY, VERB_SHIFTS, imap_parse_id, imap_run_id},
+    {"IDLE", IN, VERB_SHIFTS, imap_parse_none, imap_run_idle},
+    {"LIST", IN, VERB_SHIFTS, imap_parse_list, imap_run_list},
+    {"LOGIN", OUT, VERB_QUIET, imap_parse_login, imap_run_login},
+    {"LOGOUT", ANY, VERB_QUIET, imap_parse_none, imap_run_logout},
+    {"LSUB", IN, VERB_SHIFTS, imap_parse_lsub, imap_run_lsub},
+    {"MOVE", SEL, VERB_SHIFTS, imap_parse_copy, imap_run_move},
+    {"NAMESPACE", IN, VERB_SHIFTS, imap_parse_none, imap_run_namespace},
+    {"NOOP", ANY, VERB_SHIFTS, imap_parse_none, imap_run_noop},
+    {"RENAME", IN, VERB_SHIFTS, imap_parse_rename, imap_run_rename},
+    {"SEARCH", SEL, 0, imap_parse_search, imap_run_search},
+    {"SELECT", IN, VERB_QUIET, imap_parse_one_mailbox, imap_run_select},
+    {"STARTTLS", OUT, VERB_QUIET, imap_parse_none, imap_run_starttls},
+    {"STATUS", IN, VERB_SHIFTS, imap_parse_status, imap_run_status},
+    {"STORE", SEL, 0, imap_parse_store, imap_run_store},
+    {"SUBSCRIBE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_subscribe},
+    {"UID COPY", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_copy, imap_run_copy},
+    {"UID EXPUNGE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_uid_expunge, imap_run_expunge},
+    {"UID FETCH", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_fetch, imap_run_fetch},
+    {"UID MOVE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_copy, imap_run_move},
+    {"UID SEARCH", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_search, imap_run_search},
+    {"UID STORE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_store, imap_run_store},
+    {"UNSELECT", SEL, VERB_QUIET, imap_parse_none, imap_run_unselect},
+    {"UNSUBSCRIBE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_unsubscribe},
+};
+
+const struct imap_verb *imap_verb_find(struct tb_slice name)
+{
+    size_t low = 0, high = TB_ARRAY_LEN(verbs);
+    char upper[16];
+    if (name.len >= sizeof upper)
+        return NULL;
+    for (size_t i = 0; i < name.len; i++)
+        upper[i] = name.ptr[i] >= 'a' && name.ptr[i] <= 'z' ? (char)(name.ptr[i] - 32) : name.ptr[i];
+    upper[name.len] = '\0';
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        int c = strcmp(upper, verbs[mid].name);
+        if (c == 0)
+            return &verbs[mid];
+        if (c < 0)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return NULL;
+}
+
+/* ---- capabilities ---- */
+
+static bool cap_before(struct imap_session *s)
+{
+    return s->state == IMAP_NOT_AUTHENTICATED;
+}
+static bool cap_after(struct imap_session *s)
+{
+    return s->state != IMAP_NOT_AUTHENTICATED;
+}
+static bool cap_always(struct imap_session *s)
+{
+    return (void)s, true;
+}
+static bool cap_starttls(struct imap_session *s)
+{
+    return cap_before(s) && !tb_conn_secure(s->conn) && tb_conn_listener(s->conn)->tls == TB_TLS_STARTTLS;
+}
+static bool cap_auth(struct imap_session *s)
+{
+    return cap_before(s) && imap_plain_allowed(s);
+}
+static bool cap_no_login(struct imap_session *s)
+{
+    return cap_before(s) && !imap_plain_allowed(s);
+}
+
+static const struct {
+    const char *name;
+    bool (*is_true)(struct imap_session *s);
+} capabilities[] = {
+    // clang-format off
+    {"IMAP4rev1", cap_always},
+    {"SASL-IR", cap_before},
+    {"LITERAL-", cap_before}, /* RFC 7888 5: small ones only, before we know the peer */
+    {"LITERAL+", cap_after},
+    {"ID", cap_always},
+    {"STARTTLS", cap_starttls},
+    {"LOGINDISABLED", cap_no_login},
+    {"AUTH=PLAIN", cap_auth},
+    {"AUTH=LOGIN", cap_auth},
+    {"IDLE", cap_after},
+    {"NAMESPACE", cap_after},
+    {"CHILDREN", cap_after},
+    {"SPECIAL-USE", cap_after},
+    {"UIDPLUS", cap_after},
+    {"MOVE", cap_after},
+    {"UNSELECT", cap_after},
+    // clang-format on
+};
+
+void imap_capabilities(struct imap_session *s, struct tb_buf *out)
+{
+    for (size_t i = 0; i < TB_ARRAY_LEN(capabilities); i++) {
+        if (!capabilities[i].is_true(s))
+            continue;
+        tb_buf_char(out, ' ');
+        tb_buf_str(out, capabilities[i].name);
+    }
+}
+
+enum imap_run imap_run_capability(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct tb_buf b;
+    tb_buf_init(&b, 4096);
+    imap_capabilities(s, &b);
+    imap_puts(&s->out, "* CAPABILITY");
+    imap_put(&s->out, tb_buf_all(&b));
+    imap_puts(&s->out, "\r\n");
+    tb_buf_free(&b);
+    return imap_reply(cmd, "OK CAPABILITY completed");
+}
+
+/* ---- small verbs ---- */
+
+enum imap_run imap_run_noop(struct imap_session *s, struct imap_cmd *cmd)
+{
+    (void)s;
+    return imap_reply(cmd, cmd->verb->name[0] == 'C' ? "OK CHECK completed" : "OK NOOP completed");
+}
+
+enum imap_run imap_run_logout(struct imap_session *s, struct imap_cmd *cmd)
+{
+    imap_puts(&s->out, "* BYE Logging out\r\n");
+    s->logout = true;
+    return imap_reply(cmd, "OK LOGOUT completed");
+}
+
+enum imap_run imap_run_namespace(struct imap_session *s, struct imap_cmd *cmd)
+{
+    imap_puts(&s->out, "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+    return imap_reply(cmd, "OK NAMESPACE completed");
+}
+
+/* ---- ID (RFC 2971) ---- */
+
+enum { ID_PAIRS_MAX = 30, ID_FIELD_MAX = 30, ID_VALUE_MAX = 1024, ID_LOG_MAX = 64 };
+
+struct id_args {
+    struct tb_slice name, version;
+};
+
+/* id_params_list = "(" string SP nstring *(SP string SP nstring) ")" / nil */
+void imap_parse_id(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct id_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    unsigned pairs = 0;
+    cmd->args = a;
+    imap_sp(p);
+    if (!imap_at(p, '(')) {
+        if (!p->failed && imap_nstring(p).ptr)
+            imap_fail(p, "BAD Expected a list or NIL");
+        return;
+    }
+    imap_expect(p, '(');
+    while (!p->failed && a && !imap_try(p, ')')) {
+        if (pairs > 0)
+            imap_sp(p);
+        struct tb_slice field = imap_string(p);
+        imap_sp(p);
+        struct tb_slice value = imap_nstring(p);
+        if (++pairs > ID_PAIRS_MAX || field.len > ID_FIELD_MAX || value.len > ID_VALUE_MAX)
+            imap_fail(p, "BAD Too much identification"); /* RFC 2971 3.3 */
+        if (tb_slice_ieq(field, TB_SLICE("name")))
+            a->name = value;
+        else if (tb_slice_ieq(field, TB_SLICE("version")))
+            a->version = value;
+    }
+}
+
+/* log_word: a client's own word, made safe for a logfmt line. */
+static const char *log_word(struct tb_slice s, char out[ID_LOG_MAX + 1])
+{
+    size_t n = s.len < ID_LOG_MAX ? s.len : ID_LOG_MAX;
+    for (size_t i = 0; i < n; i++)
+        out[i] = s.ptr[i] > ' ' && s.ptr[i] < 0x7f && s.ptr[i] != '"' && s.ptr[i] != '=' ? s.ptr[i] : '_';
+    out[n] = '\0';
+    return n > 0 ? out : "-";
+}
+
+enum imap_run imap_run_id(struct imap_session *s, struct imap_cmd *cmd)
+{
+    const struct id_args *a = cmd->args;
+    char name[ID_LOG_MAX + 1], version[ID_LOG_MAX + 1];
+    if (a && a->name.len > 0)
+        tb_log(TB_LOG_INFO, "client proto=imap id=%s name=%s version=%s", tb_conn_id(s->conn), log_word(a->name, name),
+               log_word(a->version, version));
+    imap_puts(&s->out, "* ID (\"name\" \"Tambo\" \"version\" \"" TB_VERSION "\")\r\n");
+    return imap_reply(cmd, "OK ID completed");
+}

@@ -1,0 +1,37 @@
+/*
+ * admin.h: what an administrator does to accounts and learns about the store. Any worker may call; op->done on that
+ * worker, when durable.
+ */
+#ifndef TAMBO_ADMIN_H
+#define TAMBO_ADMIN_H
+
+#include <tambo/mailbox.h>
+
+/*
+ * tb_account_create: an account with INBOX, Drafts, Sent, Junk, Trash, Archive (special uses set, all subscribed).
+ *   name    lower-cased here; "user" or "user@domain", 1..255 bytes of printable ASCII or UTF-8 without blanks, '/' or
+ * control bytes secret  "{SCHEME}hash" as in a Dovecot passwd-file, or "" (no login) op->rc: OK durable; EXISTS;
+ * INVALID; NOSPACE; IO. Both slices are copied.
+ */
+void tb_account_create(struct tb_worker *w, struct tb_slice name, struct tb_slice secret, struct tb_op *op);
+/* tb_account_secret: replace the stored secret. NOTFOUND. */
+void tb_account_secret(struct tb_worker *w, struct tb_slice name, struct tb_slice secret, struct tb_op *op);
+/* tb_account_delete: the account and all its mail; open sessions see every mailbox deleted. NOTFOUND. */
+void tb_account_delete(struct tb_worker *w, struct tb_slice name, struct tb_op *op);
+
+struct tb_shard_stat {
+    uint32_t shard;
+    uint64_t accounts, mailboxes, messages, raw_bytes; /* raw: as the clients see them, each message once per mailbox */
+    uint64_t stored_raw_bytes;                         /* raw bytes of what the log holds, each body once */
+    uint64_t log_used_bytes;                           /* frames written in the segments that exist */
+    uint64_t log_file_bytes;
+    uint64_t index_used_bytes; /* pages in use */
+    uint64_t index_file_bytes;
+    uint64_t log_writes, log_frames, checkpoints, records, deliveries; /* since start */
+    uint64_t position, durable, applied_confirmed;
+    uint32_t epoch;
+};
+/* tb_shard_stat: numbers of one shard. Owner of that shard only (reach it by tb_call). */
+void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat *out);
+
+#endif

@@ -1,0 +1,269 @@
+/*
+ * test_log.c: what the log says when it is read again: everything that was durable, in order; the end at a torn frame;
+ * and a refusal, never a guess, when bytes before a valid frame are damaged, a segment is missing, or the log ends
+ * before what a checkpoint says.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "engine/log/log.h"
+
+enum { SEGMENT = 4 << 20 };
+
+struct world {
+    char dir[64];
+    struct tb_io *io;
+    struct tb_log *log;
+    uint64_t durable, first;
+    struct tb_log_mark mark; /* of the last boundary */
+    unsigned seen;
+    uint32_t epoch, pad;
+};
+
+static void on_boundary(void *user, struct tb_log_mark mark)
+{
+    ((struct world *)user)->mark = mark;
+}
+
+static void on_durable(void *user, uint64_t position)
+{
+    ((struct world *)user)->durable = position;
+}
+
+static void on_failed(void *user, const struct tb_error *err)
+{
+    (void)user;
+    fail_msg("%s", err->text);
+}
+
+static enum tb_rc log_open(struct world *x)
+{
+    struct tb_error err;
+    struct tb_log_config cfg = {.io = x->io,
+                                .dir = x->dir,
+                                .shard = 1,
+                                .epoch = ++x->epoch,
+                                .segment_bytes = SEGMENT,
+                                .pad_bytes = x->pad,
+                                .events = {x, on_boundary, on_durable, on_failed}};
+    memcpy(cfg.uuid, "0123456789abcdef", 16);
+    return tb_log_open(&cfg, &x->log, &err);
+}
+
+/* record i: its length and bytes follow from i. */
+static size_t record_len(unsigned i)
+{
+    return i * 7919u % 60000;
+}
+
+static enum tb_rc see(void *user, const struct tb_record *r)
+{
+    struct world *x = user;
+    size_t len = record_len(x->seen);
+    assert_int_equal(r->type, TB_REC_CHUNK);
+    assert_int_equal(r->acct, x->seen);
+    assert_int_equal(r->payload.len, len);
+    for (size_t k = 0; k < len; k += 997)
+        assert_int_equal((uint8_t)r->payload.ptr[k], (uint8_t)(x->seen + k));
+    x->seen++;
+    return TB_OK;
+}
+
+static void frame_end(void *user, struct tb_log_mark mark)
+{
+    ((struct world *)user)->mark = mark;
+}
+
+static enum tb_rc scan(struct world *x, struct tb_log_mark from)
+{
+    struct tb_error err;
+    x->seen = 0;
+    enum tb_rc rc = tb_log_scan(x->log, from, see, frame_end, x, &err);
+    if (rc != TB_OK)
+        print_message("    %s\n", err.text);
+    return rc;
+}
+
+static void start(struct world *x)
+{
+    struct tb_error err;
+    assert_int_equal(tb_log_start(x->log, &err), TB_OK);
+}
+
+static void wait_quiet(struct world *x)
+{
+    tb_log_flush(x->log);
+    while (!tb_log_quiet(x->log)) {
+        (void)tb_io_turn(x->io, true);
+        tb_log_flush(x->log);
+    }
+}
+
+static void add(struct world *x, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++) {
+        size_t len = record_len(i);
+        enum tb_rc rc;
+        while ((rc = tb_log_room(x->log, len, 1, 0, true)) == TB_BUSY) {
+            tb_log_flush(x->log);
+            (void)tb_io_turn(x->io, true);
+        }
+        assert_int_equal(rc, TB_OK);
+        uint8_t *p = tb_log_add(x->log, TB_REC_CHUNK, 0, 0, i, len, NULL);
+        for (size_t k = 0; k < len; k++)
+            p[k] = (uint8_t)(i + k);
+        (void)tb_log_added(x->log);
+        if (i % 3 == 0)
+            tb_log_flush(x->log);
+    }
+    wait_quiet(x);
+    assert_int_equal(x->durable, tb_log_end(x->log));
+}
+
+static void world_new(struct world *x, uint32_t pad)
+{
+    struct tb_error err;
+    memset(x, 0, sizeof(*x));
+    x->pad = pad;
+    (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-log-XXXXXX");
+    assert_non_null(mkdtemp(x->dir));
+    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
+    assert_int_equal(log_open(x), TB_OK);
+    assert_int_equal(tb_log_format(x->log, &x->first, &err), TB_OK);
+    tb_log_close(x->log);
+    assert_int_equal(log_open(x), TB_OK);
+    assert_int_equal(scan(x, (struct tb_log_mark){x->first, 0, 0}), TB_OK);
+    start(x);
+}
+
+static void world_again(struct world *x)
+{
+    wait_quiet(x);
+    tb_log_close(x->log);
+    assert_int_equal(log_open(x), TB_OK);
+}
+
+static void world_end(struct world *x)
+{
+    char cmd[96];
+    tb_log_close(x->log);
+    tb_io_close(x->io);
+    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
+    assert_int_equal(system(cmd), 0);
+}
+
+/* damage: flip one bit at a log position. */
+static void damage(struct world *x, uint64_t lsn)
+{
+    char path[96], byte;
+    (void)snprintf(path, sizeof(path), "%s/%08x.seg", x->dir, (unsigned)(lsn / SEGMENT));
+    int fd = tb_io_file_open(x->io, path, TB_OPEN_WRITE);
+    assert_true(fd >= 0);
+    assert_int_equal(tb_io_pread(x->io, fd, &byte, 1, lsn % SEGMENT), 1);
+    byte ^= 0x10;
+    assert_int_equal(tb_io_pwrite(x->io, fd, &byte, 1, lsn % SEGMENT), 1);
+    assert_int_equal(tb_io_file_close(x->io, fd), 0);
+}
+
+static void read_again(uint32_t pad)
+{
+    struct world x;
+    world_new(&x, pad);
+    add(&x, 0, 700); /* about 20 MB: over several segments */
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    assert_int_equal(x.seen, 700);
+    start(&x);
+    add(&x, 700, 800); /* goes on in the middle of a block, under a new epoch */
+    struct tb_log_mark mark = x.mark;
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    assert_int_equal(x.seen, 800);
+    world_again(&x);
+    assert_int_equal(scan(&x, mark), TB_OK); /* from the last boundary: nothing */
+    assert_int_equal(x.seen, 0);
+    world_end(&x);
+}
+
+static void test_read_again(void **state)
+{
+    (void)state;
+    read_again(0);
+}
+
+static void test_read_again_padded(void **state)
+{
+    (void)state;
+    read_again(16384);
+}
+
+static void test_torn_end(void **state)
+{
+    struct world x;
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 40);
+    struct tb_log_mark before = x.mark;
+    add(&x, 40, 41);
+    damage(&x, x.mark.end - 1); /* the last frame only: as if its write was torn */
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    assert_int_equal(x.seen, 40);
+    assert_int_equal(x.mark.end, before.end);
+    start(&x);
+    add(&x, 40, 60); /* written over what was torn */
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    assert_int_equal(x.seen, 60);
+    world_end(&x);
+}
+
+static void test_damage_is_refused(void **state)
+{
+    struct world x;
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 10);
+    struct tb_log_mark inner = x.mark;
+    add(&x, 10, 40);
+    struct tb_log_mark mark = x.mark;
+    damage(&x, inner.end + 40); /* frames follow */
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_CORRUPT);
+    damage(&x, inner.end + 40); /* mended */
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    damage(&x, mark.end - 1);
+    world_again(&x);
+    assert_int_equal(scan(&x, mark), TB_CORRUPT); /* R1: the index holds more than the log */
+    world_end(&x);
+}
+
+static void test_missing_segment(void **state)
+{
+    struct world x;
+    char path[96];
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 400);
+    wait_quiet(&x);
+    (void)snprintf(path, sizeof(path), "%s/%08x.seg", x.dir, 2);
+    assert_int_equal(tb_io_unlink(x.io, path), 0);
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_CORRUPT);
+    world_end(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_read_again),      cmocka_unit_test(test_read_again_padded),
+        cmocka_unit_test(test_torn_end),        cmocka_unit_test(test_damage_is_refused),
+        cmocka_unit_test(test_missing_segment),
+    };
+    return cmocka_run_group_tests_name("log", tests, NULL, NULL);
+}

@@ -1,0 +1,72 @@
+/*
+ * stat.c: tambo stat: the store in numbers, the total and each shard.
+ */
+#include "tools/tambo.h"
+
+enum { SHARDS_SHOWN = 8 };
+
+static const struct {
+    const char *key, *label;
+    bool bytes;
+} rows[] = {
+    {"accounts", "accounts", false},
+    {"mailboxes", "mailboxes", false},
+    {"messages", "messages", false},
+    {"raw_bytes", "size of the messages", true},
+    {"stored_raw_bytes", "stored once", true},
+    {"log_used_bytes", "log in use", true},
+    {"log_file_bytes", "log files", true},
+    {"index_used_bytes", "index in use", true},
+    {"index_file_bytes", "index files", true},
+    {"ratio", "raw/disk", false},
+    {"deliveries", "deliveries since start", false},
+    {"records", "records since start", false},
+    {"log_frames", "log frames since start", false},
+    {"log_writes", "log writes since start", false},
+    {"checkpoints", "checkpoints since start", false},
+};
+
+static void print_cell(const json_t *column, size_t row)
+{
+    const json_t *v = json_object_get(column, rows[row].key);
+    char text[32] = "-";
+
+    if (json_is_real(v))
+        snprintf(text, sizeof(text), "%.2f", json_real_value(v));
+    else if (json_is_integer(v) && rows[row].bytes)
+        print_bytes((uint64_t)json_integer_value(v), text);
+    else if (json_is_integer(v))
+        snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(v));
+    printf("  %12s", text);
+}
+
+static void print_people(const json_t *result)
+{
+    const json_t *shards = json_object_get(result, "shards");
+    size_t n = json_array_size(shards), shown = n > 1 && n <= SHARDS_SHOWN ? n : 0;
+
+    printf("version %s, io %s, workers %lld, shards %zu\n\n%-24s  %12s",
+           json_string_value(json_object_get(result, "version")), json_string_value(json_object_get(result, "io")),
+           (long long)json_integer_value(json_object_get(result, "workers")), n, "", "total");
+    for (size_t i = 0; i < shown; i++)
+        printf("  %8s %3zu", "shard", i);
+    putchar('\n');
+    for (size_t row = 0; row < TB_ARRAY_LEN(rows); row++) {
+        printf("%-24s", rows[row].label);
+        print_cell(json_object_get(result, "total"), row);
+        for (size_t i = 0; i < shown; i++)
+            print_cell(json_array_get(shards, i), row);
+        putchar('\n');
+    }
+}
+
+void stat_show(struct tool *t)
+{
+    json_t *result = client_call(t, "stat", json_object());
+
+    if (result && t->json)
+        print_json(result);
+    else if (result)
+        print_people(result);
+    json_decref(result);
+}

@@ -1,0 +1,225 @@
+/*
+ * tambo.c: the administrator's command: options, the table of commands, help.
+ *
+ * It must never take a password from the command line, and never ask a question without a terminal. Exit codes:
+ * sysexits.h.
+ */
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "tools/tambo.h"
+
+static void version_show(struct tool *t);
+
+struct command {
+    const char *name;
+    const char *args;
+    int args_n;
+    unsigned options, needed; /* OPT_ bits */
+    void (*run)(struct tool *t);
+    const char *help;
+};
+static const struct command commands[] = {
+    {"init", "DIR", 1, OPT_HOSTNAME | OPT_PORT_OFFSET | OPT_SHARDS | OPT_SEGMENT_SIZE, 0, init_dir,
+     "make a configuration, a self-signed certificate and a store"},
+    {"account add", "NAME", 1, OPT_PASSWORD_STDIN | OPT_SCHEME, OPT_PASSWORD_STDIN, account_add, "make an account"},
+    {"account import", "FILE", 1, 0, 0, account_import,
+     "make or update accounts from a Dovecot passwd-file (- is stdin)"},
+    {"account list", "", 0, 0, 0, account_list, "list the accounts"},
+    {"account passwd", "NAME", 1, OPT_PASSWORD_STDIN | OPT_SCHEME, OPT_PASSWORD_STDIN, account_passwd,
+     "change a password"},
+    {"account delete", "NAME", 1, OPT_YES, 0, account_delete, "delete an account and all its mail"},
+    {"mailbox list", "ACCOUNT", 1, 0, 0, mailbox_list, "list an account's mailboxes"},
+    {"mailbox create", "ACCOUNT NAME", 2, 0, 0, mailbox_create, "make a mailbox"},
+    {"mailbox delete", "ACCOUNT NAME", 2, OPT_YES, 0, mailbox_delete, "delete a mailbox and its mail"},
+    {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
+    {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
+    {"config dump", "", 0, 0, 0, config_dump, "every setting as it stands, and where it comes from"},
+    {"version", "", 0, 0, 0, version_show, "print the version"},
+};
+
+static const struct option options[] = {
+    {"json", no_argument, NULL, 'j'},
+    {"password-stdin", no_argument, NULL, 'p'},
+    {"scheme", required_argument, NULL, 'S'},
+    {"yes", no_argument, NULL, 'y'},
+    {"hostname", required_argument, NULL, 'H'},
+    {"port-offset", required_argument, NULL, 'P'},
+    {"shards", required_argument, NULL, 'N'},
+    {"segment-size", required_argument, NULL, 'G'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
+};
+
+void tool_fail(struct tool *t, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    fputs("tambo: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    t->exit = code;
+}
+
+struct tb_config *tool_config(struct tool *t)
+{
+    struct tb_config *cfg = NULL;
+    struct tb_error err = {0};
+
+    if (tb_config_load(t->conf, &cfg, &err) == TB_OK)
+        return cfg;
+    tool_fail(t, EX_CONFIG, "%s", err.text);
+    return NULL;
+}
+
+bool tool_confirm(struct tool *t, const char *question)
+{
+    char answer[16] = "";
+
+    if (t->given & OPT_YES)
+        return true;
+    if (!isatty(STDIN_FILENO)) {
+        tool_fail(t, EX_USAGE, "%s Say --yes to mean it", question);
+        return false;
+    }
+    fprintf(stderr, "%s [y/N] ", question);
+    if (fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
+        return true;
+    tool_fail(t, EX_USAGE, "nothing was changed");
+    return false;
+}
+
+static void version_show(struct tool *t)
+{
+    if (t->json)
+        puts("{\"version\":\"" TB_VERSION "\"}");
+    else
+        puts("tambo " TB_VERSION);
+}
+
+static int help(void)
+{
+    puts("usage: tambo [-c FILE] [--json] COMMAND ...\n");
+    for (size_t i = 0; i < TB_ARRAY_LEN(commands); i++) {
+        char left[64];
+        snprintf(left, sizeof(left), "%s %s", commands[i].name, commands[i].args);
+        printf("  %-28s %s\n", left, commands[i].help);
+    }
+    puts("\n  -c FILE            the configuration (default: $TAMBO_CONF, then /etc/tambo/tambo.conf)\n"
+         "  --json             print JSON, one object a line for lists\n"
+         "  --password-stdin   account add, passwd: the password is the first line of stdin\n"
+         "  --scheme S         account add, passwd: how it is stored: ARGON2ID (default), SHA512-CRYPT, PLAIN\n"
+         "  --yes              delete: do not ask\n"
+         "  --hostname H       init: this server's name (default: the machine's)\n"
+         "  --port-offset N    init: listen on the well-known ports + N (default 10000)\n"
+         "  --shards N         init: parts of the store, fixed for ever (default: one a core)\n"
+         "  --segment-size S   init: size of a log segment, 4M to 256M (default 64M)");
+    return EX_OK;
+}
+
+/* option_given: note one option; false if it is none of ours. */
+static bool option_given(struct tool *t, int opt)
+{
+    static const struct {
+        int opt;
+        unsigned bit;
+        size_t field;
+    } kept[] = {{'p', OPT_PASSWORD_STDIN, 0},
+                {'y', OPT_YES, 0},
+                {'S', OPT_SCHEME, offsetof(struct tool, scheme)},
+                {'H', OPT_HOSTNAME, offsetof(struct tool, hostname)},
+                {'P', OPT_PORT_OFFSET, offsetof(struct tool, port_offset)},
+                {'N', OPT_SHARDS, offsetof(struct tool, shards)},
+                {'G', OPT_SEGMENT_SIZE, offsetof(struct tool, segment_size)}};
+
+    if (opt == 'c')
+        t->conf = optarg;
+    if (opt == 'j')
+        t->json = true;
+    if (opt == 'c' || opt == 'j')
+        return true;
+    for (size_t i = 0; i < TB_ARRAY_LEN(kept); i++) {
+        if (kept[i].opt != opt)
+            continue;
+        t->given |= kept[i].bit;
+        if (kept[i].field)
+            *(const char **)(void *)((char *)t + kept[i].field) = optarg;
+        return true;
+    }
+    return false;
+}
+
+/* find_command: by its one or two words; *words says how many. */
+static const struct command *find_command(char **argv, int argc, int *words)
+{
+    char two[64];
+
+    if (argc < 1)
+        return NULL;
+    snprintf(two, sizeof(two), "%s %s", argv[0], argc > 1 ? argv[1] : "");
+    for (size_t i = 0; i < TB_ARRAY_LEN(commands); i++) {
+        *words = strchr(commands[i].name, ' ') ? 2 : 1;
+        if (strcmp(commands[i].name, *words == 2 ? two : argv[0]) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    int words = 0;
+    const struct command *c = find_command(argv, argc, &words);
+
+    if (!c) {
+        tool_fail(t, EX_USAGE,
+                  argc ? "there is no command \"%s\"; tambo --help lists them"
+                       : "which command? tambo --help lists them",
+                  argc ? argv[0] : "");
+        return t->exit;
+    }
+    t->args = argv + words;
+    t->args_n = argc - words;
+    if (t->args_n != c->args_n) {
+        tool_fail(t, EX_USAGE, "usage: tambo %s %s", c->name, c->args);
+        return t->exit;
+    }
+    if (t->given & ~c->options) {
+        tool_fail(t, EX_USAGE, "%s does not take one of these options; tambo --help lists them", c->name);
+        return t->exit;
+    }
+    if (c->needed & ~t->given) {
+        tool_fail(t, EX_USAGE, "%s takes the password from stdin: say --password-stdin", c->name);
+        return t->exit;
+    }
+    c->run(t);
+    client_close(t);
+    if (fflush(stdout) != 0 && t->exit == EX_OK)
+        tool_fail(t, EX_IOERR, "cannot write to stdout");
+    return t->exit;
+}
+
+int main(int argc, char **argv)
+{
+    struct tool t = {.conf = getenv("TAMBO_CONF")};
+    int opt;
+
+    if (!t.conf || !t.conf[0])
+        t.conf = "/etc/tambo/tambo.conf";
+    tb_log_level(TB_LOG_WARN);
+    while ((opt = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
+        if (opt == 'h')
+            return help();
+        if (opt == 'V') {
+            version_show(&t);
+            return EX_OK;
+        }
+        if (!option_given(&t, opt))
+            return EX_USAGE;
+    }
+    return run(&t, argc - optind, argv + optind);
+}

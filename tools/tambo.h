@@ -1,0 +1,73 @@
+/*
+ * tambo.h: what tambo's command groups share: the parsed command line, the way to the store, the ways of printing.
+ *
+ * The meaning of the verbs is in frontends/ctl; here they are only asked and printed. stdout carries data, stderr
+ * messages.
+ */
+#ifndef TB_TAMBO_H
+#define TB_TAMBO_H
+
+#include <jansson.h>
+#include <stdio.h>
+#include <sysexits.h>
+
+#include "frontends/config/config.h"
+
+/* Options, as bits of what a command takes and of what was given. */
+enum {
+    OPT_PASSWORD_STDIN = 1,
+    OPT_SCHEME = 2,
+    OPT_YES = 4,
+    OPT_HOSTNAME = 8,
+    OPT_PORT_OFFSET = 16,
+    OPT_SHARDS = 32,
+    OPT_SEGMENT_SIZE = 64
+};
+
+struct client;
+struct tool {
+    const char *conf; /* path of the configuration */
+    bool json;
+    unsigned given; /* OPT_ bits */
+    const char *scheme, *hostname, *port_offset, *shards, *segment_size;
+    char **args; /* after the command's words */
+    int args_n;
+    int exit;              /* what the process returns: set by whoever fails */
+    struct client *client; /* made by the first client_call */
+};
+
+/* tool_fail: print "tambo: text" to stderr and set the exit code. */
+void tool_fail(struct tool *t, int code, const char *fmt, ...) TB_PRINTF(3, 4);
+/* tool_config: the configuration, or NULL after tool_fail (78). */
+struct tb_config *tool_config(struct tool *t);
+/* tool_confirm: --yes was given, or a person at a terminal says yes. False after tool_fail. */
+bool tool_confirm(struct tool *t, const char *question);
+
+/* client_call: ask a verb; the result (owned), or NULL after tool_fail. Takes args over. By the control socket, else in
+ * this process. */
+json_t *client_call(struct tool *t, const char *verb, json_t *args);
+/* client_close: also the last checkpoint, when the store was opened here. */
+void client_close(struct tool *t);
+
+/* print_json: one object on one line. */
+void print_json(const json_t *v);
+/* print_table: rows (array of objects) as aligned columns; or, with --json, one object a line. keys and heads are
+ * NULL-ended. */
+void print_table(const struct tool *t, const json_t *rows, const char *const *keys, const char *const *heads);
+/* print_bytes: "1.4 GiB" into text. */
+const char *print_bytes(uint64_t bytes, char text[32]);
+
+void account_add(struct tool *t);
+void account_passwd(struct tool *t);
+void account_delete(struct tool *t);
+void account_list(struct tool *t);
+void account_import(struct tool *t);
+void mailbox_list(struct tool *t);
+void mailbox_create(struct tool *t);
+void mailbox_delete(struct tool *t);
+void stat_show(struct tool *t);
+void config_check(struct tool *t);
+void config_dump(struct tool *t);
+void init_dir(struct tool *t);
+
+#endif

@@ -85,6 +85,8 @@ struct tb_disk_piece { /* where compressed bytes lie */
 };
 _Static_assert(sizeof(struct tb_disk_piece) == 24, "piece");
 
+/* The body is this blob's alone and at most one piece: a tb_disk_piece follows and there is no body row. */
+enum { TB_BLOB_OWN_BODY = 1 };
 struct tb_disk_blob { /* one stored message: own header, a body that may be shared */
     struct tb_disk_piece head;
     uint64_t body;
@@ -92,13 +94,17 @@ struct tb_disk_blob { /* one stored message: own header, a body that may be shar
     uint32_t flags;
 };
 _Static_assert(sizeof(struct tb_disk_blob) == 40, "blob");
+struct tb_blob_row { /* a whole value */
+    struct tb_disk_blob blob;
+    struct tb_disk_piece own; /* TB_BLOB_OWN_BODY */
+};
+_Static_assert(sizeof(struct tb_blob_row) == 64, "blob row");
 
-struct tb_disk_body { /* pieces 0: empty body. 1: `piece`. more: the list lies in bodyx; piece.lsn is 0 */
-    struct tb_disk_piece piece;
+struct tb_disk_body { /* of several pieces, or shared: the list lies in bodyx */
     uint64_t raw_bytes, stored_bytes;
     uint32_t refs, pieces;
 };
-_Static_assert(sizeof(struct tb_disk_body) == 48, "body");
+_Static_assert(sizeof(struct tb_disk_body) == 24, "body");
 
 enum { TB_BODYX_PIECES = 160 }; /* pieces per bodyx value */
 

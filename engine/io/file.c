@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -59,6 +60,17 @@ static int64_t real_size(struct tb_io *io, int fd)
     return fstat(fd, &st) < 0 ? -errno : st.st_size;
 }
 
+/* has_room: fallocate() that fails takes what there is and keeps it, so a request that is too large is not made. */
+static bool has_room(int fd, uint64_t bytes)
+{
+    struct stat st;
+    struct statvfs fs;
+    if (fstat(fd, &st) < 0 || fstatvfs(fd, &fs) < 0 || fs.f_blocks == 0)
+        return true;
+    uint64_t have = (uint64_t)st.st_blocks * 512;
+    return bytes <= have || (bytes - have) / fs.f_frsize < fs.f_bavail;
+}
+
 static int real_reserve(struct tb_io *io, int fd, uint64_t bytes)
 {
     (void)io;
@@ -66,6 +78,8 @@ static int real_reserve(struct tb_io *io, int fd, uint64_t bytes)
         return 0;
     if (bytes > INT64_MAX)
         return -EFBIG;
+    if (!has_room(fd, bytes))
+        return -ENOSPC;
     int rc;
     do {
         rc = or_errno(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes));

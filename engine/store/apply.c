@@ -118,10 +118,6 @@ bool tb_body_piece(struct tb_index *ix, uint64_t body, const struct tb_disk_body
 {
     if (i >= b->pieces)
         return false;
-    if (b->pieces == 1) {
-        *out = b->piece;
-        return true;
-    }
     struct tb_key k = key_u64(body);
     struct tb_slice v;
     tb_key_u32(&k, i / TB_BODYX_PIECES);
@@ -224,21 +220,18 @@ void tb_apply_flush(struct tb_applier *x, uint64_t applied, uint32_t chain)
 
 /* ---- blobs ---- */
 
-static void body_put(struct tb_applier *x, const struct tb_pay_blob *p, const char *list, uint64_t inline_lsn)
+/* body_put: a row of its own for a body of several pieces. */
+static void body_put(struct tb_applier *x, const struct tb_pay_blob *p, const char *list)
 {
-    struct tb_disk_body body = {.raw_bytes = p->body_raw, .refs = 1, .pieces = p->pieces};
-    struct tb_key k;
+    struct tb_disk_body body = {.raw_bytes = p->size - p->head.raw_len, .refs = 1, .pieces = p->pieces};
     struct tb_disk_piece piece;
+    struct tb_key k;
     for (uint32_t i = 0; i < p->pieces; i++) {
         memcpy(&piece, list + i * sizeof(piece), sizeof(piece));
         body.stored_bytes += piece.clen;
-        if (piece.lsn == 0)
-            piece.lsn = inline_lsn;
-        if (p->pieces == 1)
-            body.piece = piece;
         seg_add(x, piece.lsn, piece.clen, piece.clen);
     }
-    for (uint32_t i = 0; p->pieces > 1 && i < p->pieces; i += TB_BODYX_PIECES) {
+    for (uint32_t i = 0; i < p->pieces; i += TB_BODYX_PIECES) {
         uint32_t n = p->pieces - i < TB_BODYX_PIECES ? p->pieces - i : TB_BODYX_PIECES;
         k = key_u64(p->body);
         tb_key_u32(&k, i / TB_BODYX_PIECES);
@@ -246,53 +239,71 @@ static void body_put(struct tb_applier *x, const struct tb_pay_blob *p, const ch
     }
     k = key_u64(p->body);
     tb_index_append(x->ix, TB_DB_BODY, tb_key_slice(&k), tb_slice(&body, sizeof(body)));
+    x->state.stored_bytes += body.stored_bytes;
+}
+
+/* blob_put: the blob's row; with its body when that is one piece or nothing. */
+static void blob_put(struct tb_applier *x, const struct tb_pay_blob *p, uint64_t head_lsn, uint64_t body_lsn)
+{
+    struct tb_blob_row row = {.blob = {.head = p->head, .body = p->body, .refs = p->refs}, .own = p->only};
+    bool own = p->pieces <= 1;
+    row.blob.head.lsn = head_lsn;
+    row.blob.flags = own ? TB_BLOB_OWN_BODY : 0;
+    row.own.lsn = p->pieces == 1 ? body_lsn : 0;
+    seg_add(x, head_lsn, p->head.clen, p->head.clen);
+    if (p->pieces == 1)
+        seg_add(x, body_lsn, p->only.clen, p->only.clen);
+    struct tb_key k = key_u64(p->blob);
+    tb_index_append(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&row, own ? sizeof(row) : sizeof(row.blob)));
     x->state.stored_raw_bytes += p->size;
-    x->state.stored_bytes += body.stored_bytes + p->head.clen;
+    x->state.stored_bytes += p->head.clen + p->only.clen;
 }
 
 static enum tb_rc apply_blob(struct tb_applier *x, const struct tb_record *r)
 {
     struct tb_pay_blob p;
-    if (!fixed(r->payload, &p, sizeof(p)))
+    struct tb_slice rest = r->payload;
+    if (!tb_blob_decode(&rest, &p) || p.head.clen > rest.len || p.head.raw_len > p.size)
         return TB_CORRUPT;
-    size_t at = sizeof(p), left = r->payload.len - sizeof(p);
-    uint64_t head_lsn = r->lsn + at;
-    if (p.head.clen > left || p.pieces > (left - p.head.clen) / sizeof(struct tb_disk_piece))
+    uint64_t head_lsn = r->lsn + (uint64_t)(rest.ptr - r->payload.ptr);
+    rest = tb_slice_sub(rest, p.head.clen, rest.len);
+    size_t list = p.pieces > 1 ? p.pieces * sizeof(struct tb_disk_piece) : 0;
+    if (list > rest.len || rest.len - list != (size_t)p.only.clen + p.cache_clen)
         return TB_CORRUPT;
-    at += p.head.clen;
-    const char *list = r->payload.ptr + at;
-    at += p.pieces * sizeof(struct tb_disk_piece);
-    uint64_t inline_lsn = r->lsn + at;
-    struct tb_disk_piece only = {0};
-    if (p.pieces == 1)
-        memcpy(&only, list, sizeof(only));
-    size_t inline_len = p.pieces == 1 && only.lsn == 0 ? only.clen : 0;
-    if (inline_len + (size_t)p.cache_clen != r->payload.len - at)
-        return TB_CORRUPT;
-    at += inline_len;
-    struct tb_disk_blob blob = {.head = p.head, .body = p.body, .refs = p.refs};
-    blob.head.lsn = head_lsn;
-    seg_add(x, head_lsn, p.head.clen, p.head.clen);
-    struct tb_key k = key_u64(p.blob);
-    tb_index_append(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&blob, sizeof(blob)));
-    body_put(x, &p, list, inline_lsn);
+    if (list > 0)
+        body_put(x, &p, rest.ptr);
+    blob_put(x, &p, head_lsn, r->lsn + (uint64_t)(rest.ptr - r->payload.ptr) + list);
     if (p.blob >= x->state.next_blob)
         x->state.next_blob = p.blob + 1;
     x->frame_blob = p.blob;
     x->frame_cache = (struct tb_disk_cache){
         .clen = (uint16_t)p.cache_clen, .dict = p.cache_dict, .raw_len = p.cache_raw};
-    x->frame_cache_data = r->payload.ptr + at;
+    x->frame_cache_data = rest.ptr + list + p.only.clen;
     return TB_OK;
 }
 
-static bool blob_ref(struct tb_applier *x, uint64_t blob, struct tb_disk_blob *out)
+/* blob_get: a blob's row as it is stored; *len: its bytes. */
+static bool blob_get(struct tb_applier *x, uint64_t blob, struct tb_blob_row *out, size_t *len)
 {
     struct tb_key k = key_u64(blob);
     struct tb_slice v;
-    if (!tb_index_get(x->ix, TB_DB_BLOB, tb_key_slice(&k), &v) || !fixed(v, out, sizeof(*out)))
+    if (!tb_index_get(x->ix, TB_DB_BLOB, tb_key_slice(&k), &v) || v.len < sizeof(out->blob) || v.len > sizeof(*out))
         return false;
-    out->refs++;
-    tb_index_put(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(out, sizeof(*out)));
+    memset(out, 0, sizeof(*out));
+    memcpy(out, v.ptr, v.len);
+    *len = v.len;
+    return true;
+}
+
+static bool blob_ref(struct tb_applier *x, uint64_t blob)
+{
+    struct tb_key k = key_u64(blob);
+    struct tb_blob_row row;
+    size_t len;
+    if (!blob_get(x, blob, &row, &len))
+        return false;
+    row.blob.refs++;
+    tb_index_put(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&row, len));
     return true;
 }
 
@@ -312,7 +323,7 @@ static void body_drop(struct tb_applier *x, uint64_t id)
         if (tb_body_piece(x->ix, id, &body, i, &piece))
             seg_add(x, piece.lsn, 0, -(int64_t)piece.clen);
     }
-    for (uint32_t i = 0; body.pieces > 1 && i < body.pieces; i += TB_BODYX_PIECES) {
+    for (uint32_t i = 0; i < body.pieces; i += TB_BODYX_PIECES) {
         struct tb_key kx = key_u64(id);
         tb_key_u32(&kx, i / TB_BODYX_PIECES);
         tb_index_del(x->ix, TB_DB_BODYX, tb_key_slice(&kx));
@@ -325,34 +336,57 @@ static void body_drop(struct tb_applier *x, uint64_t id)
 static void blob_unref(struct tb_applier *x, uint64_t id)
 {
     struct tb_key k = key_u64(id);
-    struct tb_slice v;
-    struct tb_disk_blob blob;
-    if (!tb_index_get(x->ix, TB_DB_BLOB, tb_key_slice(&k), &v) || !fixed(v, &blob, sizeof(blob)))
+    struct tb_blob_row row;
+    size_t len;
+    if (!blob_get(x, id, &row, &len))
         return;
-    if (--blob.refs > 0) {
-        tb_index_put(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&blob, sizeof(blob)));
+    if (--row.blob.refs > 0) {
+        tb_index_put(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&row, len));
         return;
     }
     tb_index_del(x->ix, TB_DB_BLOB, tb_key_slice(&k));
-    seg_add(x, blob.head.lsn, 0, -(int64_t)blob.head.clen);
-    x->state.stored_bytes -= blob.head.clen;
-    x->state.stored_raw_bytes -= blob.head.raw_len;
-    body_drop(x, blob.body);
+    seg_add(x, row.blob.head.lsn, 0, -(int64_t)row.blob.head.clen);
+    x->state.stored_bytes -= row.blob.head.clen;
+    x->state.stored_raw_bytes -= row.blob.head.raw_len;
+    if (!(row.blob.flags & TB_BLOB_OWN_BODY)) {
+        body_drop(x, row.blob.body);
+        return;
+    }
+    if (row.own.lsn != 0)
+        seg_add(x, row.own.lsn, 0, -(int64_t)row.own.clen);
+    x->state.stored_bytes -= row.own.clen;
+    x->state.stored_raw_bytes -= row.own.raw_len;
 }
 
 /* ---- messages ---- */
+
+/* add_cache: the envelope of a new message: its own bytes, or those of the frame's BLOB. */
+static void add_cache(struct tb_applier *x, const struct tb_record *r, const struct tb_pay_add *p, struct tb_slice own)
+{
+    struct tb_disk_cache head = x->frame_cache;
+    const void *data = x->frame_cache_data;
+    if (r->flags & TB_ADD_CACHE) {
+        head = (struct tb_disk_cache){.clen = (uint16_t)own.len, .dict = p->cache_dict, .raw_len = p->cache_raw};
+        data = own.ptr;
+    } else if (x->frame_blob != p->row.blob) {
+        return;
+    }
+    head.uid = p->row.uid;
+    if (head.clen > 0 && head.clen <= TB_CACHE_CLEN_MAX)
+        tb_cache_append(x->ix, r->acct, p->mbox, &head, data);
+}
 
 static enum tb_rc apply_add(struct tb_applier *x, const struct tb_record *r)
 {
     struct tb_pay_add p;
     struct open_mbox m;
     struct tb_disk_acct a;
-    if (!fixed(r->payload, &p, sizeof(p)))
+    struct tb_slice rest = r->payload;
+    if (!tb_add_decode(&rest, r->flags, &p) || rest.len > TB_CACHE_CLEN_MAX)
         return TB_CORRUPT;
     if (!mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a) || p.row.uid < m.row.uidnext)
         return TB_CORRUPT;
-    struct tb_disk_blob blob;
-    if (!(r->flags & TB_ADD_COUNTED) && !blob_ref(x, p.row.blob, &blob))
+    if (!(r->flags & TB_ADD_COUNTED) && !blob_ref(x, p.row.blob))
         return TB_CORRUPT;
     m.row.uidnext = p.row.uid + 1;
     m.row.highestmodseq = a.modseq = p.row.modseq;
@@ -360,21 +394,8 @@ static enum tb_rc apply_add(struct tb_applier *x, const struct tb_record *r)
     mbox_save(x, &m);
     tb_acct_put(x->ix, r->acct, &a);
     tb_rows_append(x->ix, r->acct, p.mbox, &p.row);
-    struct tb_disk_cache head = x->frame_cache;
-    const void *data = x->frame_cache_data;
-    if (r->flags & TB_ADD_CACHE) {
-        if (p.cache_clen != r->payload.len - sizeof(p))
-            return TB_CORRUPT;
-        head = (struct tb_disk_cache){.clen = (uint16_t)p.cache_clen, .dict = p.cache_dict, .raw_len = p.cache_raw};
-        data = r->payload.ptr + sizeof(p);
-    } else if (x->frame_blob != p.row.blob) {
-        head.clen = 0;
-    }
-    head.uid = p.row.uid;
-    if (head.clen > 0 && head.clen <= TB_CACHE_CLEN_MAX)
-        tb_cache_append(x->ix, r->acct, p.mbox, &head, data);
-    static const uint8_t none[16];
-    if (memcmp(p.delivery, none, 16) != 0)
+    add_cache(x, r, &p, rest);
+    if (r->flags & TB_ADD_QUEUED)
         tb_index_put(x->ix, TB_DB_DONE, tb_slice(p.delivery, 16), tb_slice(&p.row.savedate, 8));
     return TB_OK;
 }
@@ -499,7 +520,6 @@ static bool copy_row(struct tb_applier *x, const struct tb_pay_copy *p, const st
     struct tb_disk_cache head;
     struct tb_slice data;
     char copy[TB_VALUE_MAX];
-    struct tb_disk_blob blob;
     row.uid = uid;
     row.modseq = p->dst_modseq;
     row.savedate = p->savedate;
@@ -507,7 +527,7 @@ static bool copy_row(struct tb_applier *x, const struct tb_pay_copy *p, const st
     for (unsigned bit = 0; bit < 64; bit++)
         if (from->keywords >> bit & 1 && p->keyword[bit] < 64)
             row.keywords |= (uint64_t)1 << p->keyword[bit];
-    if (!(r->flags & TB_COPY_MOVE) && !blob_ref(x, row.blob, &blob))
+    if (!(r->flags & TB_COPY_MOVE) && !blob_ref(x, row.blob))
         return false;
     count(x, dst, a, &row, 1);
     tb_rows_append(x->ix, r->acct, p->dst, &row);

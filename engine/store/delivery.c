@@ -46,7 +46,6 @@ struct tb_delivery {
     enum tb_rc failed;
     struct tb_disk_piece head; /* of the compressed header at comp[0] */
     uint32_t chunks, chunks_cap;
-    uint64_t body_raw;
     struct tb_slice chunk; /* compressed, being stored */
     struct tb_pay_chunk chunk_head;
     size_t waiting; /* calls under way */
@@ -133,7 +132,7 @@ enum tb_rc tb_delivery_begin(struct tb_worker *w, uint64_t size_max, struct tb_d
     }
     d->worker = w;
     d->size_max = size_max;
-    d->written = d->size = d->body_raw = 0;
+    d->written = d->size = 0;
     d->chunking = d->over = d->atomic = d->committing = d->aborted = false;
     d->failed = TB_OK;
     d->chunks = d->chunks_cap = 0;
@@ -327,7 +326,6 @@ static bool chunk_start(struct tb_delivery *d)
         return false;
     }
     tb_buf_consume(&d->raw, n);
-    d->body_raw += n;
     d->chunk = tb_slice(d->comp.ptr + at, piece.clen);
     d->chunk_head = (struct tb_pay_chunk){
         .clen = piece.clen, .raw_len = piece.raw_len, .crc = piece.crc, .dict = piece.dict};
@@ -423,12 +421,11 @@ static bool squeeze_cache(struct tb_delivery *d, struct tb_disk_piece *cache)
 }
 
 /* image_make: what every part shares; the chunk lists are the parts' own. */
-static bool image_make(struct tb_delivery *d, struct tb_image *img, struct tb_disk_piece *only)
+static bool image_make(struct tb_delivery *d, struct tb_image *img)
 {
-    struct tb_disk_piece cache;
+    struct tb_disk_piece cache, only = {0};
     size_t at, body_at;
     memset(img, 0, sizeof(*img));
-    memset(only, 0, sizeof(*only));
     if (d->chunking) {
         d->comp.len = d->head.clen;
         body_at = d->comp.len;
@@ -436,21 +433,20 @@ static bool image_make(struct tb_delivery *d, struct tb_image *img, struct tb_di
         d->comp.len = 0;
         size_t head = head_end(tb_buf_all(&d->raw));
         if (!squeeze(d, TB_ROLE_HEADER, tb_slice(d->raw.ptr, head), &d->head, &at) ||
-            !squeeze(d, TB_ROLE_BODY, tb_slice(d->raw.ptr + head, d->raw.len - head), only, &body_at))
+            !squeeze(d, TB_ROLE_BODY, tb_slice(d->raw.ptr + head, d->raw.len - head), &only, &body_at))
             return false;
-        d->body_raw = d->raw.len - head;
     }
     if (!squeeze_cache(d, &cache))
         return false;
     struct tb_pay_blob *h = &img->head;
     h->size = d->size;
-    h->body_raw = d->body_raw;
     h->head = d->head;
     h->header_size = d->info.header_size < UINT32_MAX ? (uint32_t)d->info.header_size : UINT32_MAX;
     h->cache_clen = cache.clen;
     h->cache_raw = cache.raw_len;
     h->cache_dict = cache.dict;
-    h->pieces = d->chunking ? d->chunks : only->raw_len > 0;
+    h->pieces = d->chunking ? d->chunks : only.raw_len > 0;
+    h->only = only;
     tb_sha256_final(&d->sha, h->sha256);
     img->header = tb_slice(d->comp.ptr, d->head.clen);
     img->rest = tb_slice(d->comp.ptr + body_at, d->comp.len - body_at);
@@ -538,8 +534,7 @@ static bool queue_make(struct tb_delivery *d)
 static void commit_send(struct tb_delivery *d)
 {
     struct tb_image img;
-    struct tb_disk_piece only;
-    if (d->failed == TB_OK && !image_make(d, &img, &only))
+    if (d->failed == TB_OK && !image_make(d, &img))
         d->failed = TB_LIMIT;
     if (d->failed != TB_OK) {
         commit_end(d);
@@ -548,15 +543,7 @@ static void commit_send(struct tb_delivery *d)
     for (size_t i = 0; i < d->parts_n; i++) {
         struct part *p = &d->parts[i];
         p->image = img;
-        if (!d->chunking && only.raw_len > 0) {
-            if (p->list == NULL && (p->list = malloc(sizeof(only))) == NULL) {
-                d->failed = TB_LIMIT;
-                commit_end(d);
-                return;
-            }
-            p->list[0] = only;
-        }
-        p->image.list = tb_slice(p->list, img.head.pieces * sizeof(only));
+        p->image.list = tb_slice(p->list, d->chunking && d->chunks > 1 ? d->chunks * sizeof(*p->list) : 0);
     }
     if (d->atomic && d->parts_n > 1) {
         if (!queue_make(d)) {

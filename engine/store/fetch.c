@@ -80,34 +80,55 @@ static void body_free(struct tb_body *b)
     free(b);
 }
 
-static bool get_fixed(struct tb_index *ix, enum tb_db db, uint64_t id, void *out, size_t len)
+/* pieces_of: where a stored message lies: its head piece and its body's, in a new array. */
+static enum tb_rc pieces_of(struct tb_index *ix, uint64_t id, struct tb_disk_piece **out, uint32_t *n)
 {
     struct tb_key k;
     struct tb_slice v;
+    struct tb_blob_row row = {0};
+    struct tb_disk_body body = {.pieces = 1};
     tb_key_begin(&k);
     tb_key_u64(&k, id);
-    if (!tb_index_get(ix, db, tb_key_slice(&k), &v) || v.len < len)
-        return false;
-    memcpy(out, v.ptr, len);
-    return true;
+    if (!tb_index_get(ix, TB_DB_BLOB, tb_key_slice(&k), &v) || v.len < sizeof(row.blob) || v.len > sizeof(row))
+        return TB_CORRUPT;
+    memcpy(&row, v.ptr, v.len);
+    bool own = row.blob.flags & TB_BLOB_OWN_BODY;
+    if (!own) {
+        tb_key_begin(&k);
+        tb_key_u64(&k, row.blob.body);
+        if (!tb_index_get(ix, TB_DB_BODY, tb_key_slice(&k), &v) || v.len < sizeof(body))
+            return TB_CORRUPT;
+        memcpy(&body, v.ptr, sizeof(body));
+    }
+    struct tb_disk_piece *p = malloc((body.pieces + (size_t)1) * sizeof(*p));
+    if (p == NULL)
+        return TB_LIMIT;
+    p[0] = row.blob.head;
+    p[1] = row.own;
+    for (uint32_t i = 0; !own && i < body.pieces; i++)
+        if (!tb_body_piece(ix, row.blob.body, &body, i, &p[i + 1])) {
+            free(p);
+            return TB_CORRUPT;
+        }
+    *out = p;
+    *n = body.pieces + 1;
+    return TB_OK;
 }
 
 enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
 {
     struct tb_shard *s = tb_view_account(v)->shard;
     struct tb_row row;
-    struct tb_disk_blob blob;
-    struct tb_disk_body body;
     enum tb_rc rc = tb_view_row(v, uid, &row);
     if (rc != TB_OK)
         return rc;
-    if (!get_fixed(s->ix, TB_DB_BLOB, row.blob, &blob, sizeof(blob)) ||
-        !get_fixed(s->ix, TB_DB_BODY, blob.body, &body, sizeof(body)))
-        return TB_CORRUPT;
     struct tb_body *b = calloc(1, sizeof(*b));
-    if (b == NULL || (b->piece = malloc((body.pieces + 1) * sizeof(*b->piece))) == NULL) {
-        free(b);
+    if (b == NULL)
         return TB_LIMIT;
+    rc = pieces_of(s->ix, row.blob, &b->piece, &b->pieces);
+    if (rc != TB_OK) {
+        free(b);
+        return rc;
     }
     b->shard = s;
     b->size = row.size;
@@ -115,14 +136,7 @@ enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
     b->acct = tb_view_account(v)->acct;
     b->mbox = tb_view_mbox(v);
     b->uid = uid;
-    b->pieces = body.pieces + 1;
     b->at = UINT32_MAX;
-    b->piece[0] = blob.head;
-    for (uint32_t i = 0; i < body.pieces; i++)
-        if (!tb_body_piece(s->ix, blob.body, &body, i, &b->piece[i + 1])) {
-            body_free(b);
-            return TB_CORRUPT;
-        }
     *out = b;
     return TB_OK;
 }

@@ -8,13 +8,13 @@
 
 size_t tb_image_bytes(const struct tb_image *img)
 {
-    return sizeof(img->head) + img->header.len + img->list.len + img->rest.len;
+    uint8_t head[TB_BLOB_ENCODED_MAX];
+    return tb_blob_encode(&img->head, head) + img->header.len + img->list.len + img->rest.len;
 }
 
 void tb_image_write(const struct tb_image *img, uint8_t *out)
 {
-    memcpy(out, &img->head, sizeof(img->head));
-    out += sizeof(img->head);
+    out += tb_blob_encode(&img->head, out);
     const struct tb_slice part[] = {img->header, img->list, img->rest};
     for (size_t i = 0; i < TB_ARRAY_LEN(part); i++)
         if (part[i].len > 0) {
@@ -25,18 +25,15 @@ void tb_image_write(const struct tb_image *img, uint8_t *out)
 
 bool tb_image_read(struct tb_slice payload, struct tb_image *out)
 {
-    if (payload.len < sizeof(out->head))
+    struct tb_slice rest = payload;
+    if (!tb_blob_decode(&rest, &out->head) || out->head.head.clen > rest.len)
         return false;
-    memcpy(&out->head, payload.ptr, sizeof(out->head));
-    size_t at = sizeof(out->head), left = payload.len - at;
-    if (out->head.head.clen > left || out->head.pieces > (left - out->head.head.clen) / sizeof(struct tb_disk_piece))
-        return false;
-    out->header = tb_slice(payload.ptr + at, out->head.head.clen);
-    at += out->header.len;
-    out->list = tb_slice(payload.ptr + at, out->head.pieces * sizeof(struct tb_disk_piece));
-    at += out->list.len;
-    out->rest = tb_slice(payload.ptr + at, payload.len - at);
-    return true;
+    out->header = tb_slice_sub(rest, 0, out->head.head.clen);
+    rest = tb_slice_sub(rest, out->header.len, rest.len);
+    size_t list = out->head.pieces > 1 ? out->head.pieces * sizeof(struct tb_disk_piece) : 0;
+    out->list = tb_slice_sub(rest, 0, list);
+    out->rest = tb_slice_sub(rest, list, rest.len);
+    return out->list.len == list;
 }
 
 /* resolve: which mailbox, and may it take the message? */
@@ -79,9 +76,12 @@ static enum tb_rc add(struct tb_shard *s, const struct tb_image *img, uint64_t b
                                  .blob = blob,
                                  .size = (uint32_t)img->head.size,
                                  .header_size = img->head.header_size};
-    if (delivery != NULL)
+    uint8_t flags = TB_ADD_COUNTED, out[TB_ADD_ENCODED_MAX];
+    if (delivery != NULL) {
+        flags |= TB_ADD_QUEUED;
         memcpy(p.delivery, delivery, sizeof(p.delivery));
-    tb_shard_record(s, TB_REC_ADD, TB_ADD_COUNTED, t->id.acct, tb_slice(&p, sizeof(p)), tb_slice(NULL, 0),
+    }
+    tb_shard_record(s, TB_REC_ADD, flags, t->id.acct, tb_slice(out, tb_add_encode(&p, flags, out)), tb_slice(NULL, 0),
                     tb_slice(NULL, 0));
     t->uid = p.row.uid;
     t->uidvalidity = m.uidvalidity;
@@ -104,21 +104,19 @@ static void all_fail(struct tb_delivery_target **targets, size_t n, enum tb_rc r
 
 static uint64_t store_blob(struct tb_shard *s, const struct tb_image *img, uint32_t refs)
 {
-    uint8_t *out = tb_shard_fill(s, TB_REC_BLOB, 0, 0, tb_image_bytes(img), NULL);
-    struct tb_pay_blob head = img->head;
-    head.blob = head.body = s->x.state.next_blob;
-    head.refs = refs;
-    tb_image_write(img, out);
-    memcpy(out, &head, sizeof(head));
+    struct tb_image mine = *img;
+    mine.head.blob = mine.head.body = s->x.state.next_blob;
+    mine.head.refs = refs;
+    tb_image_write(&mine, tb_shard_fill(s, TB_REC_BLOB, 0, 0, tb_image_bytes(&mine), NULL));
     tb_shard_filled(s);
-    return head.blob;
+    return mine.head.blob;
 }
 
 enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, struct tb_delivery_target **targets,
                             size_t n, bool all, const uint8_t *delivery, struct tb_slice queue, uint64_t *queue_id)
 {
     uint32_t mbox[TB_DELIVERY_TARGETS_MAX], good = 0, keywords = 0;
-    size_t bytes = tb_image_bytes(img) + queue.len;
+    size_t bytes = tb_image_bytes(img) + 3 * 10 + queue.len; /* blob, body and refs may grow */
     enum tb_rc worst = TB_OK;
     for (size_t i = 0; i < n; i++) {
         resolve(s, targets[i], img->head.size, &mbox[i]);
@@ -128,7 +126,7 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
         }
         good++;
         keywords += (uint32_t)targets[i]->keywords_n;
-        bytes += sizeof(struct tb_pay_add) + keyword_bytes(targets[i]);
+        bytes += TB_ADD_ENCODED_MAX + keyword_bytes(targets[i]);
     }
     if (good == 0 || (all && worst != TB_OK)) {
         if (all)

@@ -1,7 +1,7 @@
 /*
  * payload.h: what is in a record's payload, by type. Little-endian, packed by hand (every struct's size is asserted);
- * variable parts follow in the order told. Records carry results, not requests: numbers and times were chosen before
- * logging (S9). docs/FORMAT.md tells the same to strangers.
+ * variable parts follow in the order told. BLOB and ADD, of which there is one a message, are varints. Records carry
+ * results, not requests: numbers and times were chosen before logging (S9). docs/FORMAT.md tells the same to strangers.
  */
 #ifndef TB_PAYLOAD_H
 #define TB_PAYLOAD_H
@@ -9,21 +9,27 @@
 #include "engine/index/format.h"
 #include "engine/log/format.h"
 
-/* BLOB: then head bytes, `pieces` x tb_disk_piece, the body's bytes if it is one inline piece (its lsn is 0), cache
- * bytes. */
+/*
+ * BLOB, taken apart (payload.c encodes it in varints). Behind it: head bytes; if pieces > 1 that many tb_disk_piece;
+ * the body's bytes if pieces is 1; cache bytes.
+ */
 struct tb_pay_blob {
-    uint64_t blob, body;
+    uint64_t blob, body;       /* 0 in a queue: given where it is stored */
     uint64_t size;             /* of the message as the client sees it */
-    uint64_t body_raw;         /* size - head.raw_len */
-    struct tb_disk_piece head; /* lsn 0: the bytes follow */
+    struct tb_disk_piece head; /* lsn unused: the bytes follow */
+    struct tb_disk_piece only; /* the body if it is one piece; lsn unused: the bytes follow */
     uint32_t pieces;
     uint32_t refs;                  /* ADD records of this blob in this frame that are flagged TB_ADD_COUNTED */
     uint32_t cache_clen, cache_raw; /* clen 0: not cached */
-    uint16_t cache_dict, reserved;
+    uint16_t cache_dict;
     uint32_t header_size;
     uint8_t sha256[32]; /* of the message's bytes */
 };
-_Static_assert(sizeof(struct tb_pay_blob) == 112, "blob payload");
+enum { TB_BLOB_ENCODED_MAX = 32 + 16 * 10 + 8 };
+/* tb_blob_encode: at most TB_BLOB_ENCODED_MAX bytes; returns how many. */
+size_t tb_blob_encode(const struct tb_pay_blob *p, uint8_t *out);
+/* tb_blob_decode: from the front of *s, which advances; false if it is cut or a number is too large. */
+bool tb_blob_decode(struct tb_slice *s, struct tb_pay_blob *out);
 
 /* CHUNK: then clen bytes. No effect until a BLOB lists it. */
 struct tb_pay_chunk {
@@ -32,19 +38,20 @@ struct tb_pay_chunk {
 };
 _Static_assert(sizeof(struct tb_pay_chunk) == 16, "chunk payload");
 
-enum {
-    TB_ADD_COUNTED = 1,
-    TB_ADD_CACHE = 2
-}; /* record flags; CACHE: cache bytes follow instead of those of the frame's BLOB */
-struct tb_pay_add {
-    uint32_t mbox, reserved;
+/* Record flags. CACHE: cache bytes follow instead of the frame's BLOB's. QUEUED: it came through a queue (R17). */
+enum { TB_ADD_COUNTED = 1, TB_ADD_CACHE = 2, TB_ADD_QUEUED = 4 };
+struct tb_pay_add { /* taken apart */
+    uint32_t mbox;
     struct tb_disk_row row;
-    uint8_t delivery[16]; /* not zero: arrived through another shard's queue (R17) */
-    uint32_t cache_clen, cache_raw;
-    uint16_t cache_dict, reserved2;
-    uint32_t reserved3;
+    uint8_t delivery[16]; /* QUEUED */
+    uint32_t cache_raw;   /* CACHE; the bytes are the rest of the payload */
+    uint16_t cache_dict;
 };
-_Static_assert(sizeof(struct tb_pay_add) == 104, "add payload");
+enum { TB_ADD_ENCODED_MAX = 14 * 10 + 16 };
+/* tb_add_encode: at most TB_ADD_ENCODED_MAX bytes, without the cache bytes; returns how many. */
+size_t tb_add_encode(const struct tb_pay_add *p, uint8_t flags, uint8_t *out);
+/* tb_add_decode: from the front of *s, which advances to the cache bytes; false if it is cut. */
+bool tb_add_decode(struct tb_slice *s, uint8_t flags, struct tb_pay_add *out);
 
 struct tb_pay_flags { /* then n x tb_range */
     uint32_t mbox;

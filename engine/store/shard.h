@@ -222,7 +222,7 @@ void tb_directory_free(struct tb_store *store);
 struct tb_image {
     struct tb_pay_blob head; /* blob, body and refs are filled where it is stored */
     struct tb_slice header;  /* compressed */
-    struct tb_slice list;    /* pieces of the body */
+    struct tb_slice list;    /* pieces of the body, if there are several */
     struct tb_slice rest;    /* the inline body, the cache entry */
 };
 size_t tb_image_bytes(const struct tb_image *img); /* of the payload */

@@ -1,0 +1,172 @@
+/*
+ * payload.c: BLOB and ADD payloads as varints (LEB128; signed numbers zigzag). There are two such records a message:
+ * 150 bytes less than as structs, which is 2 % of an average stored message.
+ *
+ * Pure. A payload was checksummed before it comes here; a decoder that still finds it cut or a number too large says
+ * so.
+ */
+#include "engine/store/payload.h"
+
+static uint64_t zigzag(int64_t v)
+{
+    return (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
+}
+
+static int64_t unzigzag(uint64_t v)
+{
+    return (int64_t)(v >> 1) ^ -(int64_t)(v & 1);
+}
+
+struct writer {
+    uint8_t *at;
+};
+
+static void put(struct writer *w, uint64_t v)
+{
+    w->at += tb_put_varint(w->at, v);
+}
+
+static void put_bytes(struct writer *w, const void *ptr, size_t len)
+{
+    memcpy(w->at, ptr, len);
+    w->at += len;
+}
+
+static void put_piece(struct writer *w, const struct tb_disk_piece *p)
+{
+    put(w, p->clen);
+    put(w, p->raw_len);
+    put(w, p->dict);
+    put_bytes(w, &p->crc, 4);
+}
+
+struct reader {
+    struct tb_slice s;
+    bool bad; /* sticky: every later number is 0 */
+};
+
+static uint64_t get(struct reader *r, uint64_t max)
+{
+    uint64_t v = 0;
+    r->bad = r->bad || !tb_get_varint(&r->s, &v) || v > max;
+    return r->bad ? 0 : v;
+}
+
+static uint32_t get_u32(struct reader *r)
+{
+    return (uint32_t)get(r, UINT32_MAX);
+}
+
+static uint16_t get_u16(struct reader *r)
+{
+    return (uint16_t)get(r, UINT16_MAX);
+}
+
+static void get_bytes(struct reader *r, void *out, size_t len)
+{
+    r->bad = r->bad || r->s.len < len;
+    if (r->bad)
+        return;
+    memcpy(out, r->s.ptr, len);
+    r->s = tb_slice_sub(r->s, len, r->s.len);
+}
+
+static void get_piece(struct reader *r, struct tb_disk_piece *p)
+{
+    p->clen = get_u32(r);
+    p->raw_len = get_u32(r);
+    p->dict = get_u16(r);
+    get_bytes(r, &p->crc, 4);
+}
+
+size_t tb_blob_encode(const struct tb_pay_blob *p, uint8_t *out)
+{
+    struct writer w = {out};
+    put(&w, p->blob);
+    put(&w, p->body);
+    put(&w, p->size);
+    put(&w, p->header_size);
+    put(&w, p->refs);
+    put_piece(&w, &p->head);
+    put(&w, p->pieces);
+    if (p->pieces == 1)
+        put_piece(&w, &p->only);
+    put(&w, p->cache_clen);
+    put(&w, p->cache_raw);
+    put(&w, p->cache_dict);
+    put_bytes(&w, p->sha256, sizeof(p->sha256));
+    return (size_t)(w.at - out);
+}
+
+bool tb_blob_decode(struct tb_slice *s, struct tb_pay_blob *out)
+{
+    struct reader r = {*s, false};
+    memset(out, 0, sizeof(*out));
+    out->blob = get(&r, UINT64_MAX);
+    out->body = get(&r, UINT64_MAX);
+    out->size = get_u32(&r);
+    out->header_size = get_u32(&r);
+    out->refs = get_u32(&r);
+    get_piece(&r, &out->head);
+    out->pieces = get_u32(&r);
+    if (out->pieces == 1)
+        get_piece(&r, &out->only);
+    out->cache_clen = get_u16(&r);
+    out->cache_raw = get_u32(&r);
+    out->cache_dict = get_u16(&r);
+    get_bytes(&r, out->sha256, sizeof(out->sha256));
+    *s = r.s;
+    return !r.bad;
+}
+
+size_t tb_add_encode(const struct tb_pay_add *p, uint8_t flags, uint8_t *out)
+{
+    struct writer w = {out};
+    const struct tb_disk_row *row = &p->row;
+    put(&w, p->mbox);
+    put(&w, row->uid);
+    put(&w, row->flags);
+    put(&w, row->x);
+    put(&w, row->modseq);
+    put(&w, row->keywords);
+    put(&w, zigzag(row->internaldate));
+    put(&w, zigzag((int64_t)((uint64_t)row->savedate - (uint64_t)row->internaldate)));
+    put(&w, row->blob);
+    put(&w, row->size);
+    put(&w, row->header_size);
+    put(&w, row->thread);
+    if (flags & TB_ADD_QUEUED)
+        put_bytes(&w, p->delivery, sizeof(p->delivery));
+    if (flags & TB_ADD_CACHE) {
+        put(&w, p->cache_raw);
+        put(&w, p->cache_dict);
+    }
+    return (size_t)(w.at - out);
+}
+
+bool tb_add_decode(struct tb_slice *s, uint8_t flags, struct tb_pay_add *out)
+{
+    struct reader r = {*s, false};
+    struct tb_disk_row *row = &out->row;
+    memset(out, 0, sizeof(*out));
+    out->mbox = get_u32(&r);
+    row->uid = get_u32(&r);
+    row->flags = get_u16(&r);
+    row->x = get_u16(&r);
+    row->modseq = get(&r, UINT64_MAX);
+    row->keywords = get(&r, UINT64_MAX);
+    row->internaldate = unzigzag(get(&r, UINT64_MAX));
+    row->savedate = (int64_t)((uint64_t)unzigzag(get(&r, UINT64_MAX)) + (uint64_t)row->internaldate);
+    row->blob = get(&r, UINT64_MAX);
+    row->size = get_u32(&r);
+    row->header_size = get_u32(&r);
+    row->thread = get(&r, UINT64_MAX);
+    if (flags & TB_ADD_QUEUED)
+        get_bytes(&r, out->delivery, sizeof(out->delivery));
+    if (flags & TB_ADD_CACHE) {
+        out->cache_raw = get_u32(&r);
+        out->cache_dict = get_u16(&r);
+    }
+    *s = r.s;
+    return !r.bad;
+}

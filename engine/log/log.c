@@ -35,6 +35,7 @@ struct group {
     uint32_t written; /* bytes of the write */
     uint64_t lsn;
     uint16_t records;
+    bool seals;
 };
 
 enum next_state { NEXT_NONE, NEXT_MAKING, NEXT_READY, NEXT_FAILED };
@@ -59,6 +60,8 @@ struct tb_log {
     uint64_t next_tried_ns;
     int next_result;
     uint32_t next_number;
+    uint32_t made;       /* the last segment that exists */
+    bool short_of_space; /* the last attempt to make a segment failed */
     int *read_fd; /* by segment number - read_base; -1 closed */
     uint32_t read_base, read_n, first_segment;
     struct tb_log_stat stat;
@@ -344,8 +347,7 @@ static enum tb_rc later_segments(struct window *w, uint32_t segment, struct tb_e
             rc = no_frame_after(w, s, TB_BLOCK, err);
         if (rc != TB_OK)
             return rc;
-        w->log->next_number = s;
-        w->log->next = NEXT_READY;
+        w->log->made = s;
     }
 }
 
@@ -494,6 +496,7 @@ static void group_close(struct tb_log *log)
     log->chain = h.crc;
     log->last_frame = g->lsn;
     log->end = after;
+    g->seals = seals;
     log->stat.frames++;
     log->stat.used_bytes += g->len;
     if (seals) {
@@ -520,6 +523,8 @@ static void make_done(struct tb_op *op)
     struct tb_log *log = op->user;
     if (log->next_result == 0) {
         log->next = NEXT_READY;
+        log->made = log->next_number;
+        log->short_of_space = false;
         log->stat.segments++;
         log->cfg.events.durable(log->cfg.events.user, log->durable); /* whoever waited for room looks again */
         return;
@@ -528,6 +533,7 @@ static void make_done(struct tb_op *op)
         tb_log(TB_LOG_WARN, "log=%s the next segment cannot be made: %s; deliveries are refused until there is space",
                log->dir, strerror(-log->next_result));
     log->next = NEXT_FAILED;
+    log->short_of_space = true;
     log->next_tried_ns = tb_io_now_ns(log->cfg.io);
     log->cfg.events.durable(log->cfg.events.user, log->durable);
 }
@@ -536,12 +542,12 @@ static void make_done(struct tb_op *op)
  * ago. */
 static void make_next(struct tb_log *log)
 {
-    if (log->next == NEXT_MAKING || (log->next == NEXT_READY && log->next_number > log->segment))
+    if (log->next == NEXT_MAKING || log->made > log->segment)
         return;
     if (log->next == NEXT_FAILED && tb_io_now_ns(log->cfg.io) - log->next_tried_ns < RETRY_NS)
         return;
     log->next = NEXT_MAKING;
-    log->next_number = log->segment + 1;
+    log->next_number = log->made + 1;
     log->make_op = (struct tb_op){.done = make_done, .user = log};
     tb_io_offload(log->cfg.io, &log->make_op, make_work);
 }
@@ -549,7 +555,7 @@ static void make_next(struct tb_log *log)
 /* segment_ready: does the segment exist, so that it can be written? */
 static bool segment_ready(const struct tb_log *log, uint32_t segment)
 {
-    return segment <= log->write_segment || (log->next == NEXT_READY && log->next_number >= segment);
+    return segment <= log->made;
 }
 
 /* current_ready: the segment that `end` lies in. */
@@ -566,6 +572,8 @@ enum tb_rc tb_log_start(struct tb_log *log, struct tb_error *err)
     if (log->write_fd < 0)
         return tb_error_set(err, TB_IO, -log->write_fd, "log segment %s cannot be written", path);
     log->write_segment = log->segment;
+    if (log->made < log->segment)
+        log->made = log->segment;
     uint64_t offset = log->end - (uint64_t)log->segment * log->cfg.segment_bytes;
     if (offset % TB_BLOCK != 0) {
         int64_t n = tb_log_read_now(log, log->tail, offset % TB_BLOCK, log->end - offset % TB_BLOCK, true);
@@ -588,9 +596,17 @@ static uint64_t space_left(const struct tb_log *log)
 {
     uint64_t at = log->open != NULL ? log->open->lsn + log->open->len : log->end;
     uint64_t left = current_ready(log) ? segment_end(log, log->segment) - at : 0;
-    if (log->next == NEXT_READY && log->next_number > log->segment)
+    if (log->made > log->segment)
         left += log->cfg.segment_bytes - TB_BLOCK;
     return left;
+}
+
+/* seal_room: what must stay free in the last segment that exists, or the frame would seal it with nowhere to go on. */
+static uint64_t seal_room(const struct tb_log *log)
+{
+    if (log->made > log->segment)
+        return 0;
+    return log->group_max + 2 * (uint64_t)log->cfg.pad_bytes + sizeof(struct tb_disk_frame);
 }
 
 enum tb_rc tb_log_room(struct tb_log *log, size_t bytes, uint32_t records, uint64_t reserve, bool patient)
@@ -604,17 +620,18 @@ enum tb_rc tb_log_room(struct tb_log *log, size_t bytes, uint32_t records, uint6
     if (log->queued >= (patient ? QUEUE_BUSY : QUEUE_HARD))
         return TB_BUSY;
     /* Who can't wait may gather for a segment that is still being made: the write, so the answer, waits for it. */
+    if (reserve < seal_room(log))
+        reserve = seal_room(log);
     bool there = current_ready(log) && space_left(log) >= need + reserve;
-    if (!there && (patient || log->next == NEXT_FAILED))
-        return log->next == NEXT_FAILED ? TB_NOSPACE : TB_BUSY;
+    if (!there && (patient || log->short_of_space))
+        return log->short_of_space ? TB_NOSPACE : TB_BUSY;
     if (log->open != NULL &&
         (log->open->len + need > tb_log_group_bytes_max(log) || log->open->records + records > GROUP_RECORDS_MAX))
         group_close(log);
     if (log->open == NULL) {
         make_next(log);
-        if (!current_ready(log) &&
-            (patient || log->next == NEXT_FAILED)) /* the close sealed the last segment there is */
-            return log->next == NEXT_FAILED ? TB_NOSPACE : TB_BUSY;
+        if (!current_ready(log) && (patient || log->short_of_space)) /* the close sealed the last segment there is */
+            return log->short_of_space ? TB_NOSPACE : TB_BUSY;
         struct group *g = group_new(log);
         if (g == NULL)
             return TB_BUSY;
@@ -740,7 +757,8 @@ void tb_log_flush(struct tb_log *log)
         group_close(log);
     if (log->first == NULL)
         return;
-    if (segment_ready(log, segment_of(log, log->first->lsn)))
+    /* R3: a frame that names the next segment is written when that exists */
+    if (segment_ready(log, segment_of(log, log->first->lsn) + log->first->seals))
         write_next(log);
     else
         make_next(log); /* make_done wakes the loop; a refused one is tried again after a second */

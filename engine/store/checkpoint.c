@@ -32,6 +32,13 @@ static void checkpoint_fail(struct tb_shard *s, int sys, const char *what)
 
 /* ---- reserving index pages ---- */
 
+/* reserve_max: pages; a store with small segments lives on a small disk, most of which is for mail. */
+static uint64_t reserve_max(const struct tb_shard *s)
+{
+    uint64_t pages = 2 * s->store->super.segment_bytes / PAGE;
+    return pages < RESERVE_MAX ? pages : RESERVE_MAX;
+}
+
 static void reserve_work(struct tb_op *op)
 {
     struct tb_shard *s = op->user;
@@ -58,7 +65,7 @@ static void reserve_done(struct tb_op *op)
                    s->dir, strerror(-s->reserve_result));
         s->index_full = true;
     }
-    s->reserve_want = RESERVE_MAX;
+    s->reserve_want = reserve_max(s);
 }
 
 void tb_checkpoint_reserve(struct tb_shard *s)
@@ -67,7 +74,7 @@ void tb_checkpoint_reserve(struct tb_shard *s)
     if (s->reserving)
         return;
     if (s->reserve_want == 0)
-        s->reserve_want = RESERVE_MAX;
+        s->reserve_want = reserve_max(s);
     tb_index_pages(s->ix, &used, &s->index_high);
     s->reserving = true;
     s->reserve_op = (struct tb_op){.done = reserve_done, .user = s};

@@ -3,7 +3,7 @@
  *
  * A body's pieces are copied out of the index when it is opened, so it can be read to its end whatever happens to the
  * message meanwhile. Every piece is checked against its CRC32C before it is inflated, and read once more past the page
- * cache before a mismatch is believed (R19). Memory: one compressed and one inflated piece. Thread: the shard's owner.
+ * cache before a mismatch is believed (R19). Memory: one compressed and one inflated span. Thread: the shard's owner.
  */
 #include "engine/store/shard.h"
 
@@ -53,23 +53,28 @@ enum tb_rc tb_cached_get(struct tb_view *v, uint32_t uid, struct tb_cached *out)
 
 /* ---- bodies ---- */
 
+enum { TB_WHOLE_MAX = 256 << 10 }; /* header and body are read together if neither is larger */
+
+struct span {          /* a run of pieces, read in one go */
+    uint32_t first, n; /* n 0: none */
+    uint64_t offset;   /* of its first byte in the message */
+    uint32_t clen, raw_len;
+};
+
 struct tb_body {
     struct tb_shard *shard;
     uint64_t size, header_size;
     uint32_t acct, mbox, uid;
     struct tb_disk_piece *piece; /* owned: head, then the body's pieces in order */
     uint32_t pieces;
-    uint32_t at;        /* the piece in `raw`; UINT32_MAX none */
-    uint64_t at_offset; /* of its first byte in the message */
-    char *comp, *raw;   /* owned */
+    struct span have, load; /* in raw; on its way there */
+    char *comp, *raw;       /* owned */
     size_t comp_cap, raw_cap;
     uint64_t want;
-    uint32_t loading;
-    uint64_t loading_offset;
     struct tb_op io, ready;
     enum tb_rc rc;
     struct tb_op *op; /* the reader's, while a read is under way */
-    bool in_flight, closed;
+    bool whole, in_flight, closed;
 };
 
 static void body_free(struct tb_body *b)
@@ -136,7 +141,6 @@ enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
     b->acct = tb_view_account(v)->acct;
     b->mbox = tb_view_mbox(v);
     b->uid = uid;
-    b->at = UINT32_MAX;
     *out = b;
     return TB_OK;
 }
@@ -151,19 +155,25 @@ uint64_t tb_body_header_size(const struct tb_body *b)
     return b->header_size;
 }
 
-/* locate: the piece that holds an offset, and where it begins; false past the end. */
-static bool locate(const struct tb_body *b, uint64_t offset, uint32_t *piece, uint64_t *begin)
+/* locate: the span to load for an offset; false past the end. */
+static bool locate(const struct tb_body *b, uint64_t offset, struct span *out)
 {
     uint64_t at = 0;
-    for (uint32_t i = 0; i < b->pieces; i++) {
-        if (offset < at + b->piece[i].raw_len) {
-            *piece = i;
-            *begin = at;
-            return true;
-        }
-        at += b->piece[i].raw_len;
+    uint32_t i = 0;
+    while (i < b->pieces && offset >= at + b->piece[i].raw_len)
+        at += b->piece[i++].raw_len;
+    if (i == b->pieces)
+        return false;
+    const struct tb_disk_piece *p = &b->piece[i];
+    *out = (struct span){.first = i, .n = 1, .offset = at, .clen = p->clen, .raw_len = p->raw_len};
+    /* a small message's body lies right behind its header: who wants it all gets it in one read */
+    if (b->whole && i == 0 && b->pieces == 2 && p[1].raw_len > 0 && p[1].lsn == p->lsn + p->clen &&
+        p->raw_len < TB_WHOLE_MAX && p[1].raw_len < TB_WHOLE_MAX && p[1].clen < TB_WHOLE_MAX) {
+        out->n = 2;
+        out->clen += p[1].clen;
+        out->raw_len += p[1].raw_len;
     }
-    return false;
+    return true;
 }
 
 static void answered(struct tb_op *ready)
@@ -174,9 +184,9 @@ static void answered(struct tb_op *ready)
     op->rc = b->rc;
     op->result = 0;
     op->data = tb_slice(NULL, 0);
-    if (b->rc == TB_OK && b->at != UINT32_MAX) {
-        size_t skip = (size_t)(b->want - b->at_offset);
-        op->data = tb_slice(b->raw + skip, b->piece[b->at].raw_len - skip);
+    if (b->rc == TB_OK && b->have.n > 0) {
+        size_t skip = (size_t)(b->want - b->have.offset);
+        op->data = tb_slice(b->raw + skip, b->have.raw_len - skip);
         op->result = (int64_t)op->data.len;
     }
     op->done(op);
@@ -195,16 +205,32 @@ static void complain(const struct tb_body *b, const struct tb_disk_piece *p, con
            b->shard->number, b->acct, b->mbox, b->uid, what, (unsigned long long)p->lsn);
 }
 
-/* inflate: from checked compressed bytes into raw. */
-static enum tb_rc inflate(struct tb_body *b, const struct tb_disk_piece *p, struct tb_slice comp)
+static bool intact(const struct tb_body *b, const char *comp)
 {
-    enum tb_rc rc = tb_codec_decompress(b->shard->worker->codec, p->dict, comp, b->raw, p->raw_len);
-    if (rc != TB_OK) {
-        complain(b, p, "it does not inflate");
-        return rc;
+    for (uint32_t i = b->load.first; i < b->load.first + b->load.n; i++) {
+        const struct tb_disk_piece *p = &b->piece[i];
+        if (tb_crc32c(0, comp, p->clen) != p->crc)
+            return false;
+        comp += p->clen;
     }
-    b->at = b->loading;
-    b->at_offset = b->loading_offset;
+    return true;
+}
+
+/* inflate: the checked compressed bytes of the span into raw. */
+static enum tb_rc inflate(struct tb_body *b, const char *comp)
+{
+    char *raw = b->raw;
+    for (uint32_t i = b->load.first; i < b->load.first + b->load.n; i++) {
+        const struct tb_disk_piece *p = &b->piece[i];
+        enum tb_rc rc = tb_codec_decompress(b->shard->worker->codec, p->dict, tb_slice(comp, p->clen), raw, p->raw_len);
+        if (rc != TB_OK) {
+            complain(b, p, "it does not inflate");
+            return rc;
+        }
+        comp += p->clen;
+        raw += p->raw_len;
+    }
+    b->have = b->load;
     return TB_OK;
 }
 
@@ -216,21 +242,21 @@ static void read_done(struct tb_op *op)
         body_free(b);
         return;
     }
-    const struct tb_disk_piece *p = &b->piece[b->loading];
-    if (op->result != p->clen || tb_crc32c(0, b->comp, p->clen) != p->crc) {
-        int64_t n = tb_log_read_now(b->shard->log, b->comp, p->clen, p->lsn, true);
-        if (n != p->clen) {
+    const struct tb_disk_piece *p = &b->piece[b->load.first];
+    if (op->result != b->load.clen || !intact(b, b->comp)) {
+        int64_t n = tb_log_read_now(b->shard->log, b->comp, b->load.clen, p->lsn, true);
+        if (n != b->load.clen) {
             complain(b, p, n < 0 ? "it cannot be read" : "it is cut");
             answer(b, TB_IO);
             return;
         }
-        if (tb_crc32c(0, b->comp, p->clen) != p->crc) {
+        if (!intact(b, b->comp)) {
             complain(b, p, "its checksum is wrong");
             answer(b, TB_CORRUPT);
             return;
         }
     }
-    answer(b, inflate(b, p, tb_slice(b->comp, p->clen)));
+    answer(b, inflate(b, b->comp));
 }
 
 static bool room(char **buf, size_t *cap, size_t need)
@@ -249,36 +275,40 @@ void tb_body_read(struct tb_body *b, uint64_t offset, struct tb_op *op)
     TB_ASSERT(b->op == NULL);
     b->op = op;
     b->want = offset;
-    if (!locate(b, offset, &b->loading, &b->loading_offset)) {
-        b->at = UINT32_MAX;
-        answer(b, TB_OK); /* at or past the end: nothing */
-        return;
-    }
-    if (b->loading == b->at) {
+    bool at_hand = b->have.n > 0 && offset >= b->have.offset && offset - b->have.offset < b->have.raw_len;
+    if (at_hand) {
         answer(b, TB_OK);
         return;
     }
-    const struct tb_disk_piece *p = &b->piece[b->loading];
-    b->at = UINT32_MAX;
-    if (p->raw_len > TB_PIECE_RAW_MAX || p->clen > TB_PIECE_CLEN_MAX || !room(&b->raw, &b->raw_cap, p->raw_len)) {
+    b->have.n = 0;
+    if (!locate(b, offset, &b->load)) {
+        answer(b, TB_OK); /* at or past the end: nothing */
+        return;
+    }
+    const struct tb_disk_piece *p = &b->piece[b->load.first];
+    if (p->raw_len > TB_PIECE_RAW_MAX || p->clen > TB_PIECE_CLEN_MAX) {
         complain(b, p, "its row has an impossible size");
         answer(b, TB_CORRUPT);
         return;
     }
-    if (p->lsn + p->clen > tb_log_durable(b->shard->log)) {
-        /* on its way to the disk: still in memory, or written in the meantime */
-        if (tb_log_peek(b->shard->log, p->lsn, p->clen, &mem)) {
-            answer(b, tb_crc32c(0, mem.ptr, mem.len) == p->crc ? inflate(b, p, mem) : TB_CORRUPT);
-            return;
-        }
-    }
-    if (!room(&b->comp, &b->comp_cap, p->clen)) {
+    if (!room(&b->raw, &b->raw_cap, b->load.raw_len) || !room(&b->comp, &b->comp_cap, b->load.clen)) {
         answer(b, TB_LIMIT);
+        return;
+    }
+    /* on its way to the disk: still in memory, or written in the meantime */
+    if (p->lsn + b->load.clen > tb_log_durable(b->shard->log) &&
+        tb_log_peek(b->shard->log, p->lsn, b->load.clen, &mem)) {
+        answer(b, intact(b, mem.ptr) ? inflate(b, mem.ptr) : TB_CORRUPT);
         return;
     }
     b->in_flight = true;
     b->io = (struct tb_op){.done = read_done, .user = b};
-    tb_log_read(b->shard->log, &b->io, b->comp, p->clen, p->lsn);
+    tb_log_read(b->shard->log, &b->io, b->comp, b->load.clen, p->lsn);
+}
+
+void tb_body_whole(struct tb_body *b)
+{
+    b->whole = true;
 }
 
 void tb_body_close(struct tb_body *b)

@@ -193,6 +193,8 @@ static void read_ahead(struct slot *x)
     }
     if (to - from > FETCH_AHEAD_MAX)
         to = from + FETCH_AHEAD_MAX;
+    if (from == 0 && to > tb_body_header_size(x->body))
+        tb_body_whole(x->body);
     x->ahead_at = from;
     x->ahead_end = to;
     x->window->bytes += to - from;

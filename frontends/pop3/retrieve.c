@@ -51,6 +51,7 @@ static struct pop3_fetch *fetch_new(struct tb_conn *c, struct pop3 *p, uint32_t 
     f->op.done = on_read;
     f->op.user = f;
     f->seqno = seqno;
+    tb_body_whole(f->body);
     f->size = tb_body_size(f->body);
     f->header_size = tb_body_header_size(f->body);
     f->lines = UINT64_MAX;

@@ -30,6 +30,9 @@ uint64_t tb_body_header_size(const struct tb_body *b);
  * cache (R19); IO. op->result: bytes at hand. One read in flight per body. Several bodies may be in flight at once.
  */
 void tb_body_read(struct tb_body *b, uint64_t offset, struct tb_op *op);
+/* tb_body_whole: the reader is going to read all of it: a small message then comes in one read. Before the first read.
+ */
+void tb_body_whole(struct tb_body *b);
 /* tb_body_close: a read in flight is cancelled; its done does not run. */
 void tb_body_close(struct tb_body *b);
 

@@ -62,7 +62,7 @@ struct tb_log {
     uint32_t next_number;
     uint32_t made;       /* the last segment that exists */
     bool short_of_space; /* the last attempt to make a segment failed */
-    int *read_fd; /* by segment number - read_base; -1 closed */
+    int *read_fd;        /* by segment number - read_base; -1 closed */
     uint32_t read_base, read_n, first_segment;
     struct tb_log_stat stat;
 };

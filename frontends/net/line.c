@@ -85,6 +85,8 @@ struct tb_slice tb_conn_input(struct tb_conn *c)
 void tb_conn_consume(struct tb_conn *c, size_t n)
 {
     TB_ASSERT(n <= c->view.len);
+    if (n == 0) /* the view may be no memory at all */
+        return;
     c->view.ptr += n;
     c->view.len -= n;
     c->scan = c->scan > n ? c->scan - n : 0;

@@ -65,14 +65,15 @@ def set_config(text, key, value):
 
 
 class Daemon:
-    """One tambod. build: the folder with the programs; config: a dict of settings."""
+    """One tambod. build: the folder with the programs; config: a dict of settings; init: options of tambo init."""
 
-    def __init__(self, build=None, io="auto", config=None, accounts=(), directory=None, ready_s=60):
+    def __init__(self, build=None, io="auto", config=None, accounts=(), directory=None, ready_s=60, init=()):
         self.build = build or os.path.join(ROOT, "build", "release")
         self.io = io
         self.config = dict(config or {})
         self.accounts = list(accounts)
         self.ready_s = ready_s
+        self.init_arguments = list(init)
         self._own_dir = directory is None
         self.dir = directory or tempfile.mkdtemp(prefix="tambo-test-")
         self.conf = os.path.join(self.dir, "d", "tambo.conf")
@@ -96,7 +97,8 @@ class Daemon:
         self.offset = free_offset()
         where = os.path.join(self.dir, "d")
         command = [os.path.join(self.build, "tambo"), "init", where, "--hostname", HOSTNAME]
-        done = subprocess.run(command + ["--port-offset", str(self.offset)], stdout=subprocess.PIPE,
+        done = subprocess.run(command + ["--port-offset", str(self.offset), *self.init_arguments],
+                              stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=60, check=False)
         if done.returncode != 0:
             raise StartError("tambo init: %s" % done.stdout.decode("utf-8", "replace"))

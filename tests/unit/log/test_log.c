@@ -103,20 +103,27 @@ static void wait_quiet(struct world *x)
     }
 }
 
+static enum tb_rc add_one(struct world *x, unsigned i, bool patient)
+{
+    size_t len = record_len(i);
+    enum tb_rc rc;
+    while ((rc = tb_log_room(x->log, len, 1, 0, patient)) == TB_BUSY) {
+        tb_log_flush(x->log);
+        (void)tb_io_turn(x->io, true);
+    }
+    if (rc != TB_OK)
+        return rc;
+    uint8_t *p = tb_log_add(x->log, TB_REC_CHUNK, 0, 0, i, len, NULL);
+    for (size_t k = 0; k < len; k++)
+        p[k] = (uint8_t)(i + k);
+    (void)tb_log_added(x->log);
+    return TB_OK;
+}
+
 static void add(struct world *x, unsigned from, unsigned to)
 {
     for (unsigned i = from; i < to; i++) {
-        size_t len = record_len(i);
-        enum tb_rc rc;
-        while ((rc = tb_log_room(x->log, len, 1, 0, true)) == TB_BUSY) {
-            tb_log_flush(x->log);
-            (void)tb_io_turn(x->io, true);
-        }
-        assert_int_equal(rc, TB_OK);
-        uint8_t *p = tb_log_add(x->log, TB_REC_CHUNK, 0, 0, i, len, NULL);
-        for (size_t k = 0; k < len; k++)
-            p[k] = (uint8_t)(i + k);
-        (void)tb_log_added(x->log);
+        assert_int_equal(add_one(x, i, true), TB_OK);
         if (i % 3 == 0)
             tb_log_flush(x->log);
     }
@@ -258,12 +265,43 @@ static void test_missing_segment(void **state)
     world_end(&x);
 }
 
+/* No segment can be made: what was made is used, no frame names one that is not there, and it goes on later. */
+static void test_no_space(void **state)
+{
+    struct world x;
+    char path[96];
+    unsigned n = 0;
+    (void)state;
+    world_new(&x, 0);
+    wait_quiet(&x); /* segment 2 is there */
+    (void)snprintf(path, sizeof(path), "%s/%08x.seg.new", x.dir, 3);
+    assert_int_equal(tb_io_mkdir(x.io, path), 0); /* in the way of the third */
+    for (enum tb_rc rc = TB_OK; rc == TB_OK; n += rc == TB_OK) {
+        rc = add_one(&x, n, false);
+        if (rc != TB_OK)
+            assert_int_equal(rc, TB_NOSPACE);
+        wait_quiet(&x);
+    }
+    assert_true(x.mark.end > 2 * (uint64_t)SEGMENT && x.mark.end < 3 * (uint64_t)SEGMENT);
+    assert_int_equal(x.durable, x.mark.end);
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    assert_int_equal(x.seen, n);
+    assert_int_equal(remove(path), 0);
+    start(&x);
+    add(&x, n, n + 300);
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    assert_int_equal(x.seen, n + 300);
+    world_end(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read_again),      cmocka_unit_test(test_read_again_padded),
         cmocka_unit_test(test_torn_end),        cmocka_unit_test(test_damage_is_refused),
-        cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_missing_segment), cmocka_unit_test(test_no_space),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

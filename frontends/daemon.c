@@ -283,6 +283,32 @@ static const struct tb_proto *proto_of(const char *name)
     return NULL;
 }
 
+static void on_waited(struct tb_op *op)
+{
+    *(bool *)op->user = true;
+}
+
+/*
+ * listen_patiently: an address that is in use is tried again for two seconds: the kernel lets go of a killed process's
+ * io_uring, and so of its listening sockets, a moment after the process is gone.
+ */
+static int listen_patiently(struct tb_io *io, const char *address, uint16_t port)
+{
+    enum { TRIES = 40, EVERY_MS = 50 };
+    int fd = tb_io_listen(io, address, port);
+
+    for (int i = 0; i < TRIES && fd == -EADDRINUSE; i++) {
+        bool waited = false;
+        struct tb_op op = {.done = on_waited, .user = &waited};
+
+        tb_io_timer(io, &op, EVERY_MS * 1000000ull);
+        while (!waited)
+            tb_io_turn(io, true);
+        fd = tb_io_listen(io, address, port);
+    }
+    return fd;
+}
+
 /*
  * listen_one: open one address. What this machine cannot have is left out with a warning: IPv6 without IPv6, a UNIX
  * socket whose path is too long. False with err and exit code.
@@ -294,7 +320,7 @@ static bool listen_one(struct daemon *d, struct tb_listener l, int line, int *co
     bool is_unix = strncmp(l.address, "unix:", 5) == 0;
     mode_t mask = umask(l.proto == &tb_ctl_proto ? 0177 : 0111); /* a mail socket is as open as a loopback port */
 
-    l.fd = tb_io_listen(d->io, l.address, l.port);
+    l.fd = listen_patiently(d->io, l.address, l.port);
     umask(mask);
     if ((l.fd == -EADDRNOTAVAIL || l.fd == -EAFNOSUPPORT) && !is_unix && strchr(l.address, ':')) {
         tb_log(TB_LOG_WARN, "not listening, there is no IPv6 here proto=%s address=%s port=%u", l.proto->name,

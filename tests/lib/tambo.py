@@ -119,11 +119,12 @@ class Daemon:
     def start(self):
         """Start it and wait for its "ready" line."""
         ready = threading.Event()
+        self._said_ready = False
         self.process = subprocess.Popen([os.path.join(self.build, "tambod"), "-c", self.conf], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self._reader = threading.Thread(target=self._follow, args=(self.process.stderr, ready), daemon=True)
         self._reader.start()
-        if not ready.wait(self.ready_s) or self.process.poll() is not None:
+        if not ready.wait(self.ready_s) or not self._said_ready:
             self.kill()
             raise StartError("tambod did not start:\n" + self.log_tail())
 
@@ -133,6 +134,7 @@ class Daemon:
                 log.write(line)
                 log.flush()
                 if re.search(rb"(^|\s)ready(\s|$)", line):
+                    self._said_ready = True
                     ready.set()
         ready.set()
 

@@ -319,7 +319,9 @@ static int setup_uring(void **state)
 
 static int dial(void)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+        window = 256 << 10; /* it may grow to tens of MiB by itself */
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window), 0);
     struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_port = htons(w.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
@@ -486,6 +488,8 @@ static void test_back_pressure(void **state)
     int fd = dial();
     hear(fd, "hello\r\n");
     say(fd, "BIG 31457280\r\nafter\r\n");
+    for (int i = 0; i < TURNS && tb_output_pending(w.last) < TB_CONN_HIGH_WATER; i++)
+        turn_slowly(i); /* until the socket's own buffers are full */
     turns(300);
     assert_true(tb_output_pending(w.last) >= TB_CONN_HIGH_WATER);
     assert_true(w.pending_max < TB_CONN_HIGH_WATER + 3000);

@@ -2,7 +2,7 @@
 # Runs every kind of test and says how each went; the last line is "N passed, M failed". With arguments, only those
 # stages.
 #
-#   tests/run.sh [lint man unit prop sim fuzz proto clients crash]
+#   tests/run.sh [lint man unit prop sim fuzz proto golden clients crash]
 #
 # What is counted: each cmocka test, each dialogue, each client check, each fuzz target, each lint rule set. A stage
 # whose files do not exist is not listed. What is skipped is said and counted. Logs: build/test/STAGE.log, shown when
@@ -126,7 +126,7 @@ if wanted lint; then
 fi
 wanted man && one "manual pages" "$MAKE" --no-print-directory lint-man
 
-if wanted unit || wanted prop || wanted sim || wanted proto || wanted clients || wanted crash; then
+if wanted unit || wanted prop || wanted sim || wanted proto || wanted golden || wanted clients || wanted crash; then
     build release all tests
 fi
 if wanted unit || wanted prop || wanted sim || wanted proto; then
@@ -167,6 +167,7 @@ if wanted proto && [ -f tests/proto/run.py ]; then
     script "dialogues (posix)" python3 tests/proto/run.py --io posix
     script "dialogues (asan)" python3 tests/proto/run.py --io posix --build build/asan
 fi
+wanted golden && script "golden stores" python3 tests/golden/test_golden.py
 for file in tests/clients/*.py; do
     wanted clients && [ -f "$file" ] && script "client $(basename "$file" .py)" python3 "$file"
 done

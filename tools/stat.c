@@ -45,8 +45,10 @@ static void print_people(const json_t *result)
     const json_t *shards = json_object_get(result, "shards");
     size_t n = json_array_size(shards), shown = n > 1 && n <= SHARDS_SHOWN ? n : 0;
 
-    printf("version %s, io %s, workers %lld, shards %zu\n\n%-24s  %12s",
-           json_string_value(json_object_get(result, "version")), json_string_value(json_object_get(result, "io")),
+    printf("version %s, store format %lld, io %s, workers %lld, shards %zu\n\n%-24s  %12s",
+           json_string_value(json_object_get(result, "version")),
+           (long long)json_integer_value(json_object_get(result, "format")),
+           json_string_value(json_object_get(result, "io")),
            (long long)json_integer_value(json_object_get(result, "workers")), n, "", "total");
     for (size_t i = 0; i < shown; i++)
         printf("  %8s %3zu", "shard", i);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tools/tambo.h"
+#include <tambo/store.h>
 
 static void version_show(struct tool *t);
 
@@ -37,7 +38,7 @@ static const struct command commands[] = {
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
     {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
     {"config dump", "", 0, 0, 0, config_dump, "every setting as it stands, and where it comes from"},
-    {"version", "", 0, 0, 0, version_show, "print the version"},
+    {"version", "", 0, 0, 0, version_show, "print the version, and the formats of stores that it opens"},
 };
 
 static const struct option options[] = {
@@ -96,10 +97,13 @@ bool tool_confirm(struct tool *t, const char *question)
 
 static void version_show(struct tool *t)
 {
+    uint32_t oldest, newest;
+
+    tb_store_formats(&oldest, &newest);
     if (t->json)
-        puts("{\"version\":\"" TB_VERSION "\"}");
+        printf("{\"version\":\"" TB_VERSION "\",\"store_format\":%u,\"store_format_oldest\":%u}\n", newest, oldest);
     else
-        puts("tambo " TB_VERSION);
+        printf("tambo " TB_VERSION ", store format %u (opens %u to %u)\n", newest, oldest, newest);
 }
 
 static int help(void)

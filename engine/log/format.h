@@ -1,14 +1,15 @@
 /*
  * format.h: what the log looks like on disk. All integers little-endian. docs/FORMAT.md tells the same to strangers.
  * Growing it: unused flag bits and reserved bytes are written as zero and ignored when read; a new record type or a new
- * meaning of an old field raises TB_FORMAT.
+ * meaning of an old field raises TB_FORMAT. Everything from TB_FORMAT_OLDEST on is read; what is written bears
+ * TB_FORMAT.
  */
 #ifndef TB_LOG_FORMAT_H
 #define TB_LOG_FORMAT_H
 
 #include <tambo/base.h>
 
-enum { TB_FORMAT = 1, TB_BLOCK = 4096 };
+enum { TB_FORMAT = 2, TB_FORMAT_OLDEST = 1, TB_BLOCK = 4096 };
 
 /* ---- segment header: the first block of a segment ---- */
 #define TB_SEGMENT_MAGIC "TAMBOSEG"
@@ -73,7 +74,12 @@ enum tb_record_type {
     TB_REC_MOVED = 20,
     TB_REC_DICT = 21,
     TB_REC_ANNOT = 22,
-    TB_REC_UNEXPUNGE = 23 /* reserved */
+    TB_REC_UNEXPUNGE = 23,
+    TB_REC_TIME = 24,
+    TB_REC_UNDELETE = 25,
+    TB_REC_RULE = 26,
+    TB_REC_QUARANTINE = 27,
+    TB_REC_TRIM = 28 /* 20 and above: reserved since format 2 */
 };
 
 #endif

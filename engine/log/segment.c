@@ -35,11 +35,11 @@ bool tb_segment_number(const char *name, uint32_t *number)
     return true;
 }
 
-static void header_fill(const struct tb_log_config *cfg, uint32_t number, struct tb_disk_segment *h)
+static void header_fill(const struct tb_log_config *cfg, uint32_t number, uint32_t format, struct tb_disk_segment *h)
 {
     memset(h, 0, sizeof(*h));
     memcpy(h->magic, TB_SEGMENT_MAGIC, 8);
-    h->format = TB_FORMAT;
+    h->format = format;
     memcpy(h->uuid, cfg->uuid, 16);
     h->shard = cfg->shard;
     h->segment = number;
@@ -56,7 +56,7 @@ static int fill(struct tb_io *io, const struct tb_log_config *cfg, int fd, uint8
         struct tb_disk_segment h;
         memset(block, 0, sizeof(h));
         if (at == 0) {
-            header_fill(cfg, number, &h);
+            header_fill(cfg, number, TB_FORMAT, &h);
             memcpy(block, &h, sizeof(h));
         }
         int64_t n = tb_io_pwrite(io, fd, block, FILL_BYTES, at);
@@ -103,8 +103,9 @@ enum tb_rc tb_segment_check(struct tb_io *io, const struct tb_log_config *cfg, u
     int64_t n = tb_io_pread(io, fd, &h, sizeof(h), 0);
     int64_t size = tb_io_file_size(io, fd);
     (void)tb_io_file_close(io, fd);
-    header_fill(cfg, number, &want);
-    if (n != (int64_t)sizeof(h) || memcmp(&h, &want, sizeof(h)) != 0)
+    bool known = n == (int64_t)sizeof(h) && h.format >= TB_FORMAT_OLDEST && h.format <= TB_FORMAT;
+    header_fill(cfg, number, known ? h.format : TB_FORMAT, &want);
+    if (!known || memcmp(&h, &want, sizeof(h)) != 0)
         return tb_error_set(err, TB_CORRUPT, 0, "log segment %s has a damaged or foreign header", path);
     if (size != (int64_t)cfg->segment_bytes)
         return tb_error_set(err, TB_CORRUPT, 0, "log segment %s has a wrong size", path);

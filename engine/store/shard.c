@@ -198,9 +198,9 @@ static enum tb_rc open_index(struct tb_shard *s, struct tb_io *io, struct tb_err
     if (rc != TB_OK || !tb_index_get(s->ix, TB_DB_STATE, TB_SLICE("state"), &v) || v.len < sizeof(s->x.state))
         return tb_error_set(err, TB_CORRUPT, 0, "%s has no state row", path);
     memcpy(&s->x.state, v.ptr, sizeof(s->x.state));
-    if (s->x.state.format > TB_FORMAT)
-        return tb_error_set(err, TB_INVALID, 0, "%s has format %u, newer than this program's %u", path,
-                            s->x.state.format, TB_FORMAT);
+    if (s->x.state.format < TB_FORMAT_OLDEST || s->x.state.format > TB_FORMAT)
+        return tb_error_set(err, TB_INVALID, 0, "%s has format %u; this program reads %u to %u", path,
+                            s->x.state.format, TB_FORMAT_OLDEST, TB_FORMAT);
     if (s->x.state.applied != s->ckpt.applied || s->x.state.chain != s->ckpt.chain)
         return tb_error_set(err, TB_CORRUPT, 0, "%s holds the log up to %llu, its checkpoint record says %llu", path,
                             (unsigned long long)s->x.state.applied, (unsigned long long)s->ckpt.applied);
@@ -216,6 +216,9 @@ static enum tb_rc recover(struct tb_shard *s, struct tb_io *io, struct tb_error 
     if (rc != TB_OK)
         return rc;
     memcpy(&s->ckpt, block, sizeof(s->ckpt));
+    if (s->ckpt.format < TB_FORMAT_OLDEST || s->ckpt.format > TB_FORMAT)
+        return tb_error_set(err, TB_INVALID, 0, "%s has format %u; this program reads %u to %u", path, s->ckpt.format,
+                            TB_FORMAT_OLDEST, TB_FORMAT);
     if (s->ckpt.shard != s->number || memcmp(s->ckpt.uuid, s->store->super.uuid, 16) != 0)
         return tb_error_set(err, TB_CORRUPT, 0, "%s belongs to another shard or store", path);
     s->ckpt_fd = tb_io_file_open(io, path, TB_OPEN_WRITE | TB_OPEN_DIRECT);
@@ -522,4 +525,5 @@ void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat
     out->durable = tb_log_durable(s->log);
     out->applied_confirmed = s->confirmed;
     out->epoch = s->store->super.epoch;
+    out->format = st->format;
 }

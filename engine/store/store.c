@@ -127,13 +127,27 @@ static enum tb_rc load_super(struct tb_io *io, struct tb_store *st, struct tb_er
     if (rc != TB_OK)
         return rc;
     memcpy(&st->super, block, sizeof(st->super));
-    if (st->super.format > TB_FORMAT)
-        return tb_error_set(err, TB_INVALID, 0, "store %s has format %u; this program reads up to %u", st->dir,
-                            st->super.format, TB_FORMAT);
+    if (st->super.format < TB_FORMAT_OLDEST || st->super.format > TB_FORMAT)
+        return tb_error_set(err, TB_INVALID, 0, "store %s has format %u; this program reads %u to %u", st->dir,
+                            st->super.format, TB_FORMAT_OLDEST, TB_FORMAT);
     if (st->super.shards == 0 || st->super.shards > TB_SHARDS_MAX || !power_of_two(st->super.segment_bytes) ||
         st->super.segment_bytes < SEGMENT_MIN || st->super.segment_bytes > SEGMENT_MAX)
         return tb_error_set(err, TB_CORRUPT, 0, "%s has impossible values", path);
     return TB_OK;
+}
+
+/* upgrade: from here on an older program refuses the store; the rest follows at each shard's next checkpoint. */
+static void upgrade(struct tb_store *st)
+{
+    if (st->super.format < TB_FORMAT)
+        tb_log(TB_LOG_INFO, "store %s is upgraded from format %u to %u", st->dir, st->super.format, TB_FORMAT);
+    st->super.format = TB_FORMAT;
+}
+
+void tb_store_formats(uint32_t *oldest, uint32_t *newest)
+{
+    *oldest = TB_FORMAT_OLDEST;
+    *newest = TB_FORMAT;
 }
 
 enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, struct tb_store **out,
@@ -156,6 +170,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
     if (rc == TB_OK && (cfg->workers == 0 || cfg->workers > st->super.shards))
         st->cfg.workers = st->super.shards;
     if (rc == TB_OK) {
+        upgrade(st);
         st->super.epoch++; /* R2: a new epoch before anything is appended */
         rc = super_write(io, st, err);
     }

@@ -73,6 +73,7 @@ static void stat_done(struct tb_op *op)
     json_object_set_new(o, "shard", json_integer(shard));
     json_object_set_new(o, "worker", json_integer(shard % tb_store_workers(store)));
     json_object_set_new(o, "epoch", json_integer(j->now.epoch));
+    json_object_set_new(o, "format", json_integer(j->now.format));
     json_object_set_new(o, "position", json_integer((json_int_t)j->now.position));
     json_object_set_new(o, "durable", json_integer((json_int_t)j->now.durable));
     json_object_set_new(o, "applied_confirmed", json_integer((json_int_t)j->now.applied_confirmed));
@@ -89,8 +90,9 @@ static void stat_done(struct tb_op *op)
     }
     shards = j->shards;
     j->shards = NULL;
-    ctl_ok(x, json_pack("{s:s, s:s, s:i, s:o, s:o}", "version", TB_VERSION, "io", tb_io_name(tb_worker_io(x->worker)),
-                        "workers", (int)tb_store_workers(store), "total", describe(&j->total), "shards", shards));
+    ctl_ok(x, json_pack("{s:s, s:i, s:s, s:i, s:o, s:o}", "version", TB_VERSION, "format", (int)j->now.format, "io",
+                        tb_io_name(tb_worker_io(x->worker)), "workers", (int)tb_store_workers(store), "total",
+                        describe(&j->total), "shards", shards));
 }
 
 void ctl_stat(struct ctl *x)

@@ -29,7 +29,7 @@ struct tb_shard_stat {
     uint64_t index_file_bytes;
     uint64_t log_writes, log_frames, checkpoints, records, deliveries; /* since start */
     uint64_t position, durable, applied_confirmed;
-    uint32_t epoch;
+    uint32_t epoch, format;
 };
 /* tb_shard_stat: numbers of one shard. Owner of that shard only (reach it by tb_call). */
 void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat *out);

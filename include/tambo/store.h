@@ -43,11 +43,13 @@ struct tb_store_config {
 };
 /*
  * tb_store_open: lock the folder, read SUPER, raise the epoch durably. Shards are not open yet.
- * BUSY: another process has it (err says who); NOTFOUND no store; CORRUPT; INVALID too new a format. Blocks. io
- * outlives the store.
+ * A store of an older format is upgraded in place (docs/FORMAT.md, "Upgrading"). BUSY: another process has it (err says
+ * who); NOTFOUND no store; CORRUPT; INVALID a format that this program does not know. Blocks. io outlives the store.
  */
 enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, struct tb_store **out,
                          struct tb_error *err) TB_USE_RESULT;
+/* tb_store_formats: the store formats that this program opens; what it writes is the newest. */
+void tb_store_formats(uint32_t *oldest, uint32_t *newest);
 /*
  * tb_worker_open: recover and open the shards of worker `index` on the calling thread, which owns them from now on.
  * Blocks for at most a second per shard (replay of at most checkpoint_log_bytes). The daemon calls it on each worker

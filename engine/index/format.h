@@ -16,7 +16,8 @@ struct tb_disk_state { /* counters of the shard; a cache in memory, written at e
     uint32_t uidvalidity_max; /* highest ever given in this shard */
     uint64_t accounts, mailboxes, messages, raw_bytes;
     uint64_t stored_raw_bytes, stored_bytes;
-    uint64_t reserved[4];
+    int64_t time_ms; /* of the last TIME record: since 1970; 0: none yet */
+    uint64_t reserved[3];
 };
 _Static_assert(sizeof(struct tb_disk_state) == 112, "state");
 

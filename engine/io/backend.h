@@ -87,7 +87,7 @@ struct tb_socket_calls {
 
 struct tb_clock_calls {
     uint64_t (*now_ns)(struct tb_io *io);
-    int64_t (*wall_s)(struct tb_io *io);
+    int64_t (*wall_ms)(struct tb_io *io);
     void (*random)(struct tb_io *io, void *buf, size_t len);
 };
 

@@ -15,12 +15,12 @@ static uint64_t real_now_ns(struct tb_io *io)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static int64_t real_wall_s(struct tb_io *io)
+static int64_t real_wall_ms(struct tb_io *io)
 {
     (void)io;
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
-    return ts.tv_sec;
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static void real_random(struct tb_io *io, void *buf, size_t len)
@@ -37,4 +37,4 @@ static void real_random(struct tb_io *io, void *buf, size_t len)
     }
 }
 
-const struct tb_clock_calls tb_real_clock = {real_now_ns, real_wall_s, real_random};
+const struct tb_clock_calls tb_real_clock = {real_now_ns, real_wall_ms, real_random};

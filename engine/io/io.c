@@ -66,7 +66,12 @@ uint64_t tb_io_now_ns(struct tb_io *io)
 
 int64_t tb_io_wall_s(struct tb_io *io)
 {
-    return io->backend->clock->wall_s(io);
+    return io->backend->clock->wall_ms(io) / 1000;
+}
+
+int64_t tb_io_wall_ms(struct tb_io *io)
+{
+    return io->backend->clock->wall_ms(io);
 }
 
 void tb_io_random(struct tb_io *io, void *buf, size_t len)

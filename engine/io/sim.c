@@ -205,10 +205,10 @@ static uint64_t sim_clock_now(struct tb_io *io)
     return sim_of(io)->now_ns;
 }
 
-static int64_t sim_clock_wall(struct tb_io *io)
+static int64_t sim_clock_wall_ms(struct tb_io *io)
 {
     struct tb_sim *sim = sim_of(io);
-    return sim->wall_offset_s + (int64_t)(sim->now_ns / 1000000000u);
+    return sim->wall_offset_s * 1000 + (int64_t)(sim->now_ns / 1000000u);
 }
 
 static void sim_clock_random(struct tb_io *io, void *buf, size_t len)
@@ -216,7 +216,7 @@ static void sim_clock_random(struct tb_io *io, void *buf, size_t len)
     rng_bytes(&sim_io_of(io)->random, buf, len);
 }
 
-static const struct tb_clock_calls sim_clock = {sim_clock_now, sim_clock_wall, sim_clock_random};
+static const struct tb_clock_calls sim_clock = {sim_clock_now, sim_clock_wall_ms, sim_clock_random};
 
 /* ---- worlds and ios ---- */
 

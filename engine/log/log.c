@@ -670,6 +670,11 @@ struct tb_record tb_log_added(struct tb_log *log)
     return out;
 }
 
+bool tb_log_fresh(const struct tb_log *log)
+{
+    return log->open == NULL || log->open->records == 0;
+}
+
 uint64_t tb_log_end(const struct tb_log *log)
 {
     return log->open != NULL && log->open->records > 0 ? log->open->lsn + log->open->len : log->end;

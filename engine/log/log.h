@@ -86,6 +86,8 @@ enum tb_rc tb_log_room(struct tb_log *log, size_t bytes, uint32_t records, uint6
  * tb_log_added. */
 uint8_t *tb_log_add(struct tb_log *log, uint8_t type, uint8_t flags, uint16_t dict, uint32_t acct, size_t payload_len,
                     uint64_t *lsn);
+/* tb_log_fresh: the next record added is the first of its frame. */
+bool tb_log_fresh(const struct tb_log *log);
 /* tb_log_added: the record is complete: its checksum is taken. Returns the record as a reader would see it. */
 struct tb_record tb_log_added(struct tb_log *log);
 /* tb_log_flush: once a turn: hand the next group to the disk if none is in flight. */

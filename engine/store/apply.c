@@ -834,6 +834,15 @@ static enum tb_rc apply_chunk(struct tb_applier *x, const struct tb_record *r)
     return r->payload.len < sizeof(struct tb_pay_chunk) ? TB_CORRUPT : TB_OK;
 }
 
+static enum tb_rc apply_time(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_time p;
+    if (!fixed(r->payload, &p, sizeof(p)))
+        return TB_CORRUPT;
+    x->state.time_ms = p.ms;
+    return TB_OK;
+}
+
 static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_record *r) = {
     [TB_REC_BLOB] = apply_blob,
     [TB_REC_CHUNK] = apply_chunk,
@@ -854,6 +863,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_QUEUE] = apply_queue,
     [TB_REC_QUEUE_DONE] = apply_queue_done,
     [TB_REC_FORGET] = apply_forget,
+    [TB_REC_TIME] = apply_time,
 };
 
 enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)

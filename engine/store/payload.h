@@ -147,4 +147,8 @@ struct tb_pay_queue_done {
     uint64_t queue;
 };
 
+struct tb_pay_time { /* TIME: the first record of its frame */
+    int64_t ms;      /* since 1970; may be less than the one before, if the clock was set back */
+};
+
 #endif

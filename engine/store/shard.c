@@ -14,6 +14,7 @@
 #include "engine/base/rules.h"
 
 #define PATH_LONG (TB_PATH + 16)
+enum { TIME_EVERY_MS = 1000 };
 
 static void shard_path(const struct tb_shard *s, const char *name, char out[PATH_LONG])
 {
@@ -300,12 +301,26 @@ enum tb_rc tb_shard_admit(struct tb_shard *s, size_t bytes, uint32_t records, en
         return TB_BUSY;
     if (kind != ADMIT_SMALL && s->index_full)
         return TB_NOSPACE;
-    return tb_log_room(s->log, bytes, records, kind != ADMIT_SMALL ? 2 * tb_log_group_bytes_max(s->log) : 0,
-                       kind == ADMIT_CALL);
+    uint64_t reserve = kind != ADMIT_SMALL ? 2 * tb_log_group_bytes_max(s->log) : 0;
+    return tb_log_room(s->log, bytes + sizeof(struct tb_pay_time), records + 1, reserve, kind == ADMIT_CALL);
+}
+
+/* log_time: a frame begins with the time of day when a second has passed since the last one that did: the axis of
+ * restore. tb_shard_admit kept its room. */
+static void log_time(struct tb_shard *s)
+{
+    struct tb_pay_time now = {.ms = tb_io_wall_ms(s->worker->io)};
+    int64_t gone = now.ms - s->x.state.time_ms;
+    if (gone < TIME_EVERY_MS && gone > -TIME_EVERY_MS)
+        return;
+    memcpy(tb_log_add(s->log, TB_REC_TIME, 0, 0, 0, sizeof(now), NULL), &now, sizeof(now));
+    tb_shard_filled(s);
 }
 
 uint8_t *tb_shard_fill(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t acct, size_t len, uint64_t *lsn)
 {
+    if (tb_log_fresh(s->log))
+        log_time(s);
     return tb_log_add(s->log, type, flags, 0, acct, len, lsn);
 }
 

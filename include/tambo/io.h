@@ -59,6 +59,7 @@ unsigned tb_io_turn(struct tb_io *io, bool wait);
 /* ---- clock and randomness ---- */
 uint64_t tb_io_now_ns(struct tb_io *io); /* monotonic; cached at each turn's start */
 int64_t tb_io_wall_s(struct tb_io *io);  /* seconds since 1970, UTC */
+int64_t tb_io_wall_ms(struct tb_io *io); /* milliseconds since 1970, UTC */
 void tb_io_random(struct tb_io *io, void *buf, size_t len);
 
 /*

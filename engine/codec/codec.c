@@ -16,6 +16,7 @@
 #define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 
+#include "engine/codec/b64.h"
 #include "engine/codec/builtin.h"
 
 #include <pthread.h>
@@ -46,10 +47,13 @@ static const uint16_t newest[TB_ROLES] = {TB_DICT_HEADER_1, TB_DICT_BODY_1, TB_D
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const ZSTD_CDict *_Atomic compressing[BUILTINS + 1][LEVEL_MAX + 1];
 static const ZSTD_DDict *decompressing[BUILTINS + 1];
+static const struct tb_b64_kernel *b64; /* this processor's */
 
 struct tb_codec {
     ZSTD_CCtx *compress;   /* owned */
     ZSTD_DCtx *decompress; /* owned */
+    char *scratch;         /* owned: a piece with its base64 decoded */
+    size_t scratch_cap;
 };
 
 static ZSTD_CDict *digest(unsigned id, int level)
@@ -83,6 +87,7 @@ static const ZSTD_CDict *compressing_at(unsigned id, int level)
 
 enum tb_rc tb_codec_init(void)
 {
+    b64 = tb_b64_best();
     for (unsigned id = 1; id <= BUILTINS; id++) {
         if (!compressing_at(id, LEVEL_DELIVERY))
             return TB_LIMIT;
@@ -116,7 +121,19 @@ void tb_codec_free(struct tb_codec *c)
         return;
     (void)ZSTD_freeCCtx(c->compress);
     (void)ZSTD_freeDCtx(c->decompress);
+    free(c->scratch);
     free(c);
+}
+
+/* At least len bytes of scratch, with what it held lost; NULL without memory. */
+static char *scratch(struct tb_codec *c, size_t len)
+{
+    if (len <= c->scratch_cap)
+        return c->scratch;
+    free(c->scratch);
+    c->scratch = malloc(len);
+    c->scratch_cap = c->scratch ? len : 0;
+    return c->scratch;
 }
 
 size_t tb_codec_bound(size_t len)
@@ -130,19 +147,25 @@ size_t tb_codec_compress(struct tb_codec *c, enum tb_codec_role role, int level,
                          uint16_t *dict)
 {
     const ZSTD_CDict *d = NULL;
+    struct tb_slice in = src;
+    char *room;
     size_t n;
 
     if (level <= 0)
         level = LEVEL_DELIVERY;
     if (level > LEVEL_MAX)
         level = LEVEL_MAX;
-    if (src.len < DICT_INPUT_BYTES)
+    *dict = 0;
+    if (role == TB_ROLE_BODY && src.len <= TB_B64_RAW_MAX && (room = scratch(c, tb_b64_room(src.len))) != NULL &&
+        tb_b64_pack(b64, src, room, &in))
+        *dict = TB_DICT_B64;
+    if (in.len < DICT_INPUT_BYTES)
         d = compressing_at(newest[role], level);
-    *dict = d ? newest[role] : TB_DICT_NONE;
+    *dict |= d ? newest[role] : TB_DICT_NONE;
     /* Neither can fail between frames. */
     (void)ZSTD_CCtx_setParameter(c->compress, ZSTD_c_compressionLevel, level);
     (void)ZSTD_CCtx_refCDict(c->compress, d);
-    n = ZSTD_compress2(c->compress, dst, tb_codec_bound(src.len), src.ptr, src.len);
+    n = ZSTD_compress2(c->compress, dst, tb_codec_bound(src.len), in.ptr, in.len);
     if (ZSTD_isError(n) || n > src.len - src.len * 3 / 100 || src.len == 0) {
         *dict = TB_DICT_RAW;
         if (src.len > 0)
@@ -152,9 +175,24 @@ size_t tb_codec_compress(struct tb_codec *c, enum tb_codec_role role, int level,
     return n;
 }
 
-enum tb_rc tb_codec_decompress(struct tb_codec *c, uint16_t dict, struct tb_slice frame, void *dst, size_t raw_len)
+/* One frame of exactly len bytes into dst. */
+static enum tb_rc inflate(struct tb_codec *c, uint16_t dict, struct tb_slice frame, void *dst, size_t len)
 {
     size_t n;
+
+    if (dict == TB_DICT_NONE)
+        n = ZSTD_decompressDCtx(c->decompress, dst, len, frame.ptr, frame.len);
+    else
+        n = ZSTD_decompress_usingDDict(c->decompress, dst, len, frame.ptr, frame.len, decompressing[dict]);
+    return !ZSTD_isError(n) && n == len ? TB_OK : TB_CORRUPT;
+}
+
+enum tb_rc tb_codec_decompress(struct tb_codec *c, uint16_t dict, struct tb_slice frame, void *dst, size_t raw_len)
+{
+    uint16_t id = dict & (uint16_t)~TB_DICT_B64;
+    unsigned long long len;
+    enum tb_rc rc;
+    char *room;
 
     if (dict == TB_DICT_RAW) {
         if (frame.len != raw_len)
@@ -163,11 +201,16 @@ enum tb_rc tb_codec_decompress(struct tb_codec *c, uint16_t dict, struct tb_slic
             memcpy(dst, frame.ptr, raw_len);
         return TB_OK;
     }
-    if (dict > BUILTINS || ZSTD_getFrameContentSize(frame.ptr, frame.len) != raw_len)
+    len = ZSTD_getFrameContentSize(frame.ptr, frame.len);
+    if (id > BUILTINS)
         return TB_CORRUPT;
-    if (dict == TB_DICT_NONE)
-        n = ZSTD_decompressDCtx(c->decompress, dst, raw_len, frame.ptr, frame.len);
-    else
-        n = ZSTD_decompress_usingDDict(c->decompress, dst, raw_len, frame.ptr, frame.len, decompressing[dict]);
-    return !ZSTD_isError(n) && n == raw_len ? TB_OK : TB_CORRUPT;
+    if (!(dict & TB_DICT_B64))
+        return len == raw_len ? inflate(c, id, frame, dst, raw_len) : TB_CORRUPT;
+    if (len >= raw_len || raw_len > TB_B64_RAW_MAX) /* unpacked, it only grows; errors are huge sizes */
+        return TB_CORRUPT;
+    room = scratch(c, (size_t)len + TB_B64_SLACK);
+    if (!room)
+        return TB_LIMIT;
+    rc = inflate(c, id, frame, room, (size_t)len);
+    return rc == TB_OK ? tb_b64_unpack(b64, tb_slice(room, (size_t)len), dst, raw_len) : rc;
 }

@@ -3,8 +3,8 @@
  *
  * A dictionary id is 16 bits: 0 none; 1..15 the built-in ones (role x version), compiled in and never changed once
  * released; 16 and up are the store's own, trained later and registered at open. A frame is stored with the id that
- * made it. One tb_codec per thread; digested built-in dictionaries are shared, read-only, made once (tb_codec_init
- * before threads start).
+ * made it; bit 15 (TB_DICT_B64) says that base64 in it was decoded before. One tb_codec per thread; digested built-in
+ * dictionaries are shared, read-only, made once (tb_codec_init before threads start).
  */
 #ifndef TB_CODEC_H
 #define TB_CODEC_H
@@ -14,6 +14,7 @@
 enum tb_codec_role { TB_ROLE_HEADER, TB_ROLE_BODY, TB_ROLE_CACHE, TB_ROLES };
 enum {
     TB_DICT_NONE = 0,
+    TB_DICT_B64 = 0x8000, /* added to an id: base64 was decoded first (b64.h) */
     TB_DICT_RAW = 0xffff, /* stored as it is: zstd saved under 3 % */
     TB_DICT_HEADER_1 = 1,
     TB_DICT_BODY_1 = 2,
@@ -33,14 +34,15 @@ void tb_codec_free(struct tb_codec *c);
 size_t tb_codec_bound(size_t len);
 /*
  * tb_codec_compress: one independent frame of src with the newest dictionary of the role, level 1 at delivery (level 0:
- * the default). dst holds at least tb_codec_bound(src.len). Returns the bytes written and *dict: the id used, or
- * TB_DICT_RAW when the bytes were copied as they are. Never fails. About 2.3 ns a byte.
+ * the default); base64 in bodies is decoded first where there is enough of it. dst holds at least
+ * tb_codec_bound(src.len). Returns the bytes written and *dict: the id used, or TB_DICT_RAW when the bytes were copied
+ * as they are. Never fails. About 3 ns a byte.
  */
 size_t tb_codec_compress(struct tb_codec *c, enum tb_codec_role role, int level, struct tb_slice src, void *dst,
                          uint16_t *dict);
 /*
  * tb_codec_decompress: exactly raw_len bytes into dst, or CORRUPT (bad frame, other size, unknown dictionary). Bounded
- * by raw_len whatever the frame claims.
+ * by raw_len whatever the frame claims. LIMIT without memory.
  */
 enum tb_rc tb_codec_decompress(struct tb_codec *c, uint16_t dict, struct tb_slice frame, void *dst,
                                size_t raw_len) TB_USE_RESULT;

@@ -224,7 +224,8 @@ static enum tb_rc inflate(struct tb_body *b, const char *comp)
         const struct tb_disk_piece *p = &b->piece[i];
         enum tb_rc rc = tb_codec_decompress(b->shard->worker->codec, p->dict, tb_slice(comp, p->clen), raw, p->raw_len);
         if (rc != TB_OK) {
-            complain(b, p, "it does not inflate");
+            if (rc == TB_CORRUPT)
+                complain(b, p, "it does not inflate");
             return rc;
         }
         comp += p->clen;

@@ -68,6 +68,7 @@ struct tb_file_calls {
     int (*mkdir)(struct tb_io *io, const char *path);
     int (*rename)(struct tb_io *io, const char *from, const char *to);
     int (*unlink)(struct tb_io *io, const char *path);
+    int (*links)(struct tb_io *io, int fd);
     int (*sync_dir)(struct tb_io *io, const char *path);
     int (*list)(struct tb_io *io, const char *path, bool (*each)(void *user, const char *name), void *user);
     int (*lock)(struct tb_io *io, int fd);

@@ -105,6 +105,13 @@ static int real_unlink(struct tb_io *io, const char *path)
     return or_errno(unlink(path));
 }
 
+static int real_links(struct tb_io *io, int fd)
+{
+    (void)io;
+    struct stat st;
+    return fstat(fd, &st) < 0 ? -errno : (int)st.st_nlink;
+}
+
 static int real_sync(struct tb_io *io, int fd)
 {
     (void)io;
@@ -253,6 +260,7 @@ const struct tb_file_calls tb_real_files = {
     .mkdir = real_mkdir,
     .rename = real_rename,
     .unlink = real_unlink,
+    .links = real_links,
     .sync_dir = real_sync_dir,
     .list = real_list,
     .lock = real_lock,

@@ -114,6 +114,11 @@ int tb_io_unlink(struct tb_io *io, const char *path)
     return io->backend->files->unlink(io, path);
 }
 
+int tb_io_links(struct tb_io *io, int fd)
+{
+    return io->backend->files->links(io, fd);
+}
+
 int tb_io_sync_dir(struct tb_io *io, const char *path)
 {
     return io->backend->files->sync_dir(io, path);

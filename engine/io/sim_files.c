@@ -123,6 +123,11 @@ static int sim_unlink(struct tb_io *io, const char *path)
     return rc;
 }
 
+static int sim_links(struct tb_io *io, int fd)
+{
+    return sim_io_of(io)->dead ? -EIO : tb_real_files.links(io, fd);
+}
+
 static int sim_sync_dir(struct tb_io *io, const char *path)
 {
     struct tb_sim *sim = sim_of(io);
@@ -234,6 +239,7 @@ const struct tb_file_calls sim_files = {
     .mkdir = sim_mkdir,
     .rename = sim_rename,
     .unlink = sim_unlink,
+    .links = sim_links,
     .sync_dir = sim_sync_dir,
     .list = sim_list,
     .lock = sim_lock,

@@ -5,9 +5,9 @@
  *
  *   open --tb_log_room (full), tb_log_flush--> closed queue --write_next--> in flight --write_done--> durable
  *
- * Segments: the next one is made on a helper thread as soon as the current one is entered. A frame after which no whole
- * group fits carries TB_FRAME_SEALS, and the log goes on in the next segment (R4). Invariants L1 to L4: log.h. Thread:
- * the shard's owner.
+ * Segments: the next one is made on a helper thread as soon as the current one is entered, from a freed one if there
+ * is a spare. A frame after which no whole group fits carries TB_FRAME_SEALS, and the log goes on in the next segment
+ * (R4). Invariants L1 to L4: log.h. Thread: the shard's owner.
  */
 #include "engine/log/log.h"
 
@@ -24,6 +24,8 @@ enum {
     QUEUE_BUSY = 4,  /* closed groups waiting: deliveries wait */
     QUEUE_HARD = 64, /* nothing more is taken */
     POOL_MAX = 3,
+    SPARES_MAX = 8, /* that are known of; freeing keeps at most SPARES_KEPT */
+    SPARES_KEPT = 1,
     RETRY_NS = 1000000000
 };
 
@@ -59,11 +61,19 @@ struct tb_log {
     enum next_state next;
     uint64_t next_tried_ns;
     int next_result;
-    uint32_t next_number;
+    uint32_t next_number, next_spare;
     uint32_t made;       /* the last segment that exists */
     bool short_of_space; /* the last attempt to make a segment failed */
     int *read_fd;        /* by segment number - read_base; -1 closed */
-    uint32_t read_base, read_n, first_segment;
+    uint32_t read_base, read_n;
+    uint32_t *have; /* owned: the segments that exist, ascending */
+    size_t have_n, have_cap;
+    uint32_t spare[SPARES_MAX]; /* old numbers of freed segments that wait to be used again */
+    uint32_t spares;
+    struct tb_op free_op;
+    struct tb_op *freeing; /* the caller's; NULL: none under way */
+    uint32_t free_number;
+    bool free_keep, seal_asked;
     struct tb_log_stat stat;
 };
 
@@ -72,15 +82,59 @@ static void write_next(struct tb_log *log);
 
 /* ---- open, format ---- */
 
+/* have_at: where a segment stands, or would stand, among those that exist. */
+static size_t have_at(const struct tb_log *log, uint32_t segment)
+{
+    size_t lo = 0, hi = log->have_n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (log->have[mid] < segment)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static bool have_add(struct tb_log *log, uint32_t segment)
+{
+    size_t at = have_at(log, segment);
+    if (at < log->have_n && log->have[at] == segment)
+        return true;
+    if (log->have_n == log->have_cap) {
+        size_t cap = log->have_cap ? 2 * log->have_cap : 64;
+        uint32_t *v = realloc(log->have, cap * sizeof(*v));
+        if (v == NULL)
+            return false;
+        log->have = v;
+        log->have_cap = cap;
+    }
+    memmove(log->have + at + 1, log->have + at, (log->have_n - at) * sizeof(*log->have));
+    log->have[at] = segment;
+    log->have_n++;
+    return true;
+}
+
+bool tb_log_next_segment(const struct tb_log *log, uint32_t from, uint32_t *segment)
+{
+    size_t at = have_at(log, from);
+    if (at == log->have_n)
+        return false;
+    *segment = log->have[at];
+    return true;
+}
+
 static bool count_segment(void *user, const char *name)
 {
     struct tb_log *log = user;
     uint32_t number;
-    if (!tb_segment_number(name, &number))
+    bool spare;
+    if (!tb_segment_number(name, &number, &spare))
         return true;
-    if (log->stat.segments == 0 || number < log->first_segment)
-        log->first_segment = number;
-    log->stat.segments++;
+    if (!spare)
+        return have_add(log, number);
+    if (log->spares < SPARES_MAX)
+        log->spare[log->spares++] = number;
     return true;
 }
 
@@ -102,7 +156,7 @@ enum tb_rc tb_log_open(const struct tb_log_config *cfg, struct tb_log **out, str
         free(log);
         return result;
     }
-    log->read_base = log->first_segment;
+    log->read_base = log->have_n > 0 ? log->have[0] : 0;
     *out = log;
     return TB_OK;
 }
@@ -226,7 +280,7 @@ bool tb_log_peek(struct tb_log *log, uint64_t lsn, uint32_t len, struct tb_slice
 /* ---- scanning (recovery) ---- */
 
 struct window { /* a sliding window over one segment */
-    struct tb_log *log;
+    const struct tb_log *log;
     int fd;
     uint8_t *buf;
     size_t cap, len;
@@ -268,7 +322,7 @@ static const uint8_t *frame_at(struct window *w, uint32_t segment, uint64_t offs
     return p;
 }
 
-static enum tb_rc records_each(struct tb_log *log, const uint8_t *p, const struct tb_disk_frame *h,
+static enum tb_rc records_each(const struct tb_log *log, const uint8_t *p, const struct tb_disk_frame *h,
                                enum tb_rc (*each)(void *, const struct tb_record *), void *user, struct tb_error *err)
 {
     size_t at = sizeof(*h);
@@ -326,28 +380,33 @@ static enum tb_rc no_frame_after(struct window *w, uint32_t segment, uint64_t of
     return failed ? tb_error_set(err, TB_IO, EIO, "log %s: segment %08x cannot be read", w->log->dir, segment) : TB_OK;
 }
 
-static enum tb_rc window_open(struct window *w, uint32_t segment, struct tb_error *err)
+static enum tb_rc window_open(struct tb_log *log, struct window *w, uint32_t segment, struct tb_error *err)
 {
-    enum tb_rc rc = tb_segment_check(w->log->cfg.io, &w->log->cfg, segment, err);
+    enum tb_rc rc = tb_segment_check(log->cfg.io, &log->cfg, segment, err);
     if (rc != TB_OK)
         return rc;
-    w->fd = read_fd(w->log, segment);
+    w->fd = read_fd(log, segment);
     w->len = 0;
-    return w->fd < 0 ? tb_error_set(err, TB_IO, -w->fd, "log %s: segment %08x cannot be opened", w->log->dir, segment)
+    return w->fd < 0 ? tb_error_set(err, TB_IO, -w->fd, "log %s: segment %08x cannot be opened", log->dir, segment)
                      : TB_OK;
 }
 
-static enum tb_rc later_segments(struct window *w, uint32_t segment, struct tb_error *err)
+/* later_segments: the segments behind the log's end must hold no frame, and none may be missing between them. */
+static enum tb_rc later_segments(struct tb_log *log, struct window *w, uint32_t segment, struct tb_error *err)
 {
-    for (uint32_t s = segment + 1;; s++) {
-        enum tb_rc rc = window_open(w, s, err);
-        if (rc == TB_NOTFOUND)
+    for (uint32_t s = segment + 1, there;; s++) {
+        if (!tb_log_next_segment(log, s, &there))
             return TB_OK;
+        if (there != s)
+            return tb_error_set(err, TB_CORRUPT, 0,
+                                "log %s: segment %08x is there, but %08x is missing; run `tambo check`", log->dir,
+                                there, s);
+        enum tb_rc rc = window_open(log, w, s, err);
         if (rc == TB_OK)
             rc = no_frame_after(w, s, TB_BLOCK, err);
         if (rc != TB_OK)
             return rc;
-        w->log->made = s;
+        log->made = s;
     }
 }
 
@@ -357,20 +416,20 @@ static struct tb_log_mark mark_of(const struct tb_log *log)
 }
 
 /* mark_found: does the marked frame lie where it should, and the log go on where the mark says? (R1) */
-static enum tb_rc mark_found(struct window *w, struct tb_log_mark m, struct tb_error *err)
+static enum tb_rc mark_found(struct tb_log *log, struct window *w, struct tb_log_mark m, struct tb_error *err)
 {
     struct tb_disk_frame h;
     bool failed = false;
     if (m.last == 0)
         return TB_OK;
-    uint32_t segment = segment_of(w->log, m.last);
-    enum tb_rc rc = window_open(w, segment, err);
+    uint32_t segment = segment_of(log, m.last);
+    enum tb_rc rc = window_open(log, w, segment, err);
     if (rc == TB_OK &&
-        (frame_at(w, segment, m.last % w->log->cfg.segment_bytes, &h, &failed) == NULL || h.crc != m.chain ||
-         (h.flags & TB_FRAME_SEALS ? first_frame(w->log, segment + 1) : m.last + h.len) != m.end))
+        (frame_at(w, segment, m.last % log->cfg.segment_bytes, &h, &failed) == NULL || h.crc != m.chain ||
+         (h.flags & TB_FRAME_SEALS ? first_frame(log, segment + 1) : m.last + h.len) != m.end))
         rc = tb_error_set(err, failed ? TB_IO : TB_CORRUPT, 0,
                           "log %s ends before position %llu, which the index already holds; run `tambo check`",
-                          w->log->dir, (unsigned long long)m.end);
+                          log->dir, (unsigned long long)m.end);
     return rc;
 }
 
@@ -391,9 +450,9 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
     log->chain = from.chain;
     log->segment = segment_of(log, from.end);
     bool failed = false;
-    enum tb_rc rc = mark_found(&w, from, err);
+    enum tb_rc rc = mark_found(log, &w, from, err);
     if (rc == TB_OK)
-        rc = window_open(&w, log->segment, err);
+        rc = window_open(log, &w, log->segment, err);
     while (rc == TB_OK) {
         struct tb_disk_frame h;
         uint64_t offset = log->end - (uint64_t)log->segment * log->cfg.segment_bytes;
@@ -402,7 +461,7 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
             rc = failed ? tb_error_set(err, TB_IO, EIO, "log %s: segment %08x cannot be read", log->dir, log->segment)
                         : no_frame_after(&w, log->segment, offset, err);
             if (rc == TB_OK)
-                rc = later_segments(&w, log->segment, err);
+                rc = later_segments(log, &w, log->segment, err);
             break;
         }
         rc = records_each(log, p, &h, each, user, err);
@@ -415,7 +474,7 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
         if (h.flags & TB_FRAME_SEALS) {
             log->segment++;
             log->end = first_frame(log, log->segment);
-            rc = window_open(&w, log->segment, err);
+            rc = window_open(log, &w, log->segment, err);
             if (rc == TB_NOTFOUND)
                 rc = TB_CORRUPT; /* R3: it was there before the seal was written */
         }
@@ -424,6 +483,72 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
     log->durable = log->end;
     free(w.buf);
     return rc;
+}
+
+/* ---- walking one segment ---- */
+
+struct tb_log_walk {
+    struct window w; /* of the log only what never changes is used: its configuration and seed */
+    uint32_t segment;
+    uint64_t offset;
+    bool ended;
+};
+
+enum tb_rc tb_log_walk_open(const struct tb_log *log, uint32_t segment, struct tb_log_walk **out, struct tb_error *err)
+{
+    char path[TB_PATH_MAX];
+    enum tb_rc rc = tb_segment_check(log->cfg.io, &log->cfg, segment, err);
+    if (rc != TB_OK)
+        return rc;
+    struct tb_log_walk *k = calloc(1, sizeof(*k));
+    if (k == NULL)
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "log %s: no memory to read a segment", log->dir);
+    k->w = (struct window){.log = log, .cap = 4u << 20, .fd = -1};
+    k->segment = segment;
+    k->offset = first_frame(log, segment) % log->cfg.segment_bytes;
+    k->w.buf = malloc(k->w.cap);
+    tb_segment_path(log->dir, segment, path);
+    k->w.fd = tb_io_file_open(log->cfg.io, path, TB_OPEN_READ);
+    if (k->w.buf == NULL || k->w.fd < 0) {
+        rc = tb_error_set(err, k->w.buf == NULL ? TB_LIMIT : TB_IO, k->w.fd < 0 ? -k->w.fd : ENOMEM,
+                          "log segment %s cannot be read", path);
+        tb_log_walk_close(k);
+        return rc;
+    }
+    *out = k;
+    return TB_OK;
+}
+
+enum tb_rc tb_log_walk_some(struct tb_log_walk *k, uint64_t bytes,
+                            enum tb_rc (*each)(void *user, const struct tb_record *r), void *user, struct tb_error *err)
+{
+    uint64_t until = k->offset + bytes;
+    while (!k->ended && k->offset < until) {
+        struct tb_disk_frame h;
+        bool failed = false;
+        const uint8_t *p = frame_at(&k->w, k->segment, k->offset, &h, &failed);
+        if (p == NULL)
+            return tb_error_set(err, failed ? TB_IO : TB_CORRUPT, failed ? EIO : 0,
+                                "log %s: segment %08x has no valid frame at offset %llu", k->w.log->dir, k->segment,
+                                (unsigned long long)k->offset);
+        err->text[0] = '\0';
+        enum tb_rc rc = records_each(k->w.log, p, &h, each, user, err);
+        if (rc != TB_OK)
+            return rc;
+        k->offset += h.len;
+        k->ended = h.flags & TB_FRAME_SEALS;
+    }
+    return k->ended ? TB_NOTFOUND : TB_OK;
+}
+
+void tb_log_walk_close(struct tb_log_walk *k)
+{
+    if (k == NULL)
+        return;
+    if (k->w.fd >= 0)
+        (void)tb_io_file_close(k->w.log->cfg.io, k->w.fd); /* read only */
+    free(k->w.buf);
+    free(k);
 }
 
 /* ---- groups ---- */
@@ -482,7 +607,8 @@ static void group_close(struct tb_log *log)
         g->len = padded;
     }
     uint64_t after = g->lsn + g->len;
-    bool seals = segment_end(log, log->segment) - after < (uint64_t)log->group_max + log->cfg.pad_bytes;
+    bool seals = log->seal_asked ||
+                 segment_end(log, log->segment) - after < (uint64_t)log->group_max + log->cfg.pad_bytes;
     struct tb_disk_frame h = {.magic = TB_FRAME_MAGIC,
                               .len = g->len,
                               .records = g->records,
@@ -502,6 +628,7 @@ static void group_close(struct tb_log *log)
     if (seals) {
         log->segment++;
         log->end = first_frame(log, log->segment);
+        log->seal_asked = false;
     }
     log->open = NULL;
     *log->last = g;
@@ -515,17 +642,22 @@ static void group_close(struct tb_log *log)
 static void make_work(struct tb_op *op)
 {
     struct tb_log *log = op->user;
-    log->next_result = tb_segment_make(log->cfg.io, &log->cfg, log->next_number);
+    log->next_result = -ENOENT;
+    if (log->next_spare != 0)
+        log->next_result = tb_segment_reuse(log->cfg.io, &log->cfg, log->next_spare, log->next_number);
+    if (log->next_result != 0)
+        log->next_result = tb_segment_make(log->cfg.io, &log->cfg, log->next_number);
 }
 
 static void make_done(struct tb_op *op)
 {
     struct tb_log *log = op->user;
+    if (log->next_result == 0 && !have_add(log, log->next_number))
+        log->next_result = -ENOMEM;
     if (log->next_result == 0) {
         log->next = NEXT_READY;
         log->made = log->next_number;
         log->short_of_space = false;
-        log->stat.segments++;
         log->cfg.events.durable(log->cfg.events.user, log->durable); /* whoever waited for room looks again */
         return;
     }
@@ -548,8 +680,65 @@ static void make_next(struct tb_log *log)
         return;
     log->next = NEXT_MAKING;
     log->next_number = log->made + 1;
+    log->next_spare = log->spares > 0 ? log->spare[--log->spares] : 0;
     log->make_op = (struct tb_op){.done = make_done, .user = log};
     tb_io_offload(log->cfg.io, &log->make_op, make_work);
+}
+
+/* ---- freeing segments ---- */
+
+static void free_work(struct tb_op *op)
+{
+    struct tb_log *log = op->user;
+    op->result = tb_segment_free(log->cfg.io, &log->cfg, log->free_number, log->free_keep);
+}
+
+static void free_done(struct tb_op *op)
+{
+    struct tb_log *log = op->user;
+    struct tb_op *caller = log->freeing;
+    log->freeing = NULL;
+    if (op->result == 1 && log->spares < SPARES_MAX)
+        log->spare[log->spares++] = log->free_number;
+    if (op->result >= 0 && log->next == NEXT_FAILED) { /* there is room again */
+        log->next = NEXT_NONE;
+        make_next(log);
+    }
+    caller->result = op->result < 0 ? op->result : 0;
+    caller->done(caller);
+}
+
+void tb_log_free(struct tb_log *log, uint32_t segment, struct tb_op *op)
+{
+    size_t at = have_at(log, segment);
+    TB_ASSERT(log->freeing == NULL && segment < log->write_segment && at < log->have_n && log->have[at] == segment);
+    memmove(log->have + at, log->have + at + 1, (log->have_n - at - 1) * sizeof(*log->have));
+    log->have_n--;
+    if (segment >= log->read_base && segment - log->read_base < log->read_n) {
+        int *fd = &log->read_fd[segment - log->read_base];
+        if (*fd >= 0)
+            (void)tb_io_file_close(log->cfg.io, *fd); /* read only */
+        *fd = -1;
+    }
+    log->freeing = op;
+    log->free_number = segment;
+    log->free_keep = log->spares < SPARES_KEPT;
+    log->free_op = (struct tb_op){.done = free_done, .user = log};
+    tb_io_offload(log->cfg.io, &log->free_op, free_work);
+}
+
+enum tb_rc tb_log_seal(struct tb_log *log)
+{
+    if (log->end == first_frame(log, log->segment) && (log->open == NULL || log->open->records == 0))
+        return TB_OK; /* nothing in it yet */
+    enum tb_rc rc = tb_log_room(log, 0, 1, 0, true);
+    if (rc != TB_OK)
+        return rc;
+    if (log->made <= log->segment)
+        return log->short_of_space ? TB_NOSPACE : TB_BUSY; /* there must be somewhere to go on */
+    log->seal_asked = true;
+    group_close(log);
+    return TB_OK;
 }
 
 /* segment_ready: does the segment exist, so that it can be written? */
@@ -781,7 +970,7 @@ void tb_log_boundary(struct tb_log *log)
 
 bool tb_log_idle(const struct tb_log *log)
 {
-    return log == NULL || (!log->writing && log->next != NEXT_MAKING);
+    return log == NULL || (!log->writing && log->next != NEXT_MAKING && log->freeing == NULL);
 }
 
 bool tb_log_quiet(const struct tb_log *log)
@@ -799,6 +988,7 @@ void tb_log_close(struct tb_log *log)
         if (log->read_fd[i] >= 0)
             (void)tb_io_file_close(log->cfg.io, log->read_fd[i]);
     free(log->read_fd);
+    free(log->have);
     for (struct group *g = log->first, *next; g != NULL; g = next) {
         next = g->next;
         free(g->mem);
@@ -821,7 +1011,10 @@ void tb_log_close(struct tb_log *log)
 void tb_log_stat(const struct tb_log *log, struct tb_log_stat *out)
 {
     *out = log->stat;
-    out->file_bytes = log->stat.segments * log->cfg.segment_bytes;
-    /* every byte from the first segment's first frame to the end is in use, but for seal gaps */
-    out->used_bytes = tb_log_end(log) - (uint64_t)log->first_segment * log->cfg.segment_bytes;
+    out->segments = log->have_n;
+    out->spares = log->spares;
+    out->file_bytes = (log->have_n + log->spares) * log->cfg.segment_bytes;
+    /* every byte of a sealed segment is in use, but for its seal gap, and of the last one what has been written */
+    uint64_t end = tb_log_end(log);
+    out->used_bytes = have_at(log, segment_of(log, end)) * log->cfg.segment_bytes + end % log->cfg.segment_bytes;
 }

@@ -110,8 +110,43 @@ int64_t tb_log_read_now(struct tb_log *log, void *buf, size_t len, uint64_t lsn,
  */
 bool tb_log_peek(struct tb_log *log, uint64_t lsn, uint32_t len, struct tb_slice *out);
 
+/*
+ * tb_log_next_segment: the first segment numbered `from` or above that exists; false: there is none. Freed ones are
+ * not there any more.
+ */
+bool tb_log_next_segment(const struct tb_log *log, uint32_t from, uint32_t *segment);
+/*
+ * tb_log_free: a sealed segment goes: its name durably away, the file kept as a spare for the next segment unless
+ * something else links it (R3). Only below the frame that the last confirmed checkpoint names, and only when nothing
+ * needs it (S6): the caller's to know. One at a time. op->result 0, or -errno: it may come back after a power cut.
+ */
+void tb_log_free(struct tb_log *log, uint32_t segment, struct tb_op *op);
+/*
+ * tb_log_seal: go on in the next segment, so that this one can be freed. OK (also when nothing is in it yet); BUSY: the
+ * next one is still being made; NOSPACE, IO.
+ */
+enum tb_rc tb_log_seal(struct tb_log *log) TB_USE_RESULT;
+
+/*
+ * tb_log_walk: read a sealed segment from its first frame to its last, every checksum verified. Any thread, one at a
+ * time for each walk; the segment must not be freed meanwhile.
+ */
+struct tb_log_walk; /* opaque */
+/* tb_log_walk_open: LIMIT without memory, IO, CORRUPT (its header). */
+enum tb_rc tb_log_walk_open(const struct tb_log *log, uint32_t segment, struct tb_log_walk **out,
+                            struct tb_error *err) TB_USE_RESULT;
+/*
+ * tb_log_walk_some: call each for every record of the next frames, up to about `bytes` of them. OK: there are more;
+ * NOTFOUND: that was the last; CORRUPT: a frame that should be there is not valid (err says where; nothing behind it
+ * can be walked); IO; or what each returned other than OK.
+ */
+enum tb_rc tb_log_walk_some(struct tb_log_walk *walk, uint64_t bytes,
+                            enum tb_rc (*each)(void *user, const struct tb_record *r), void *user,
+                            struct tb_error *err) TB_USE_RESULT;
+void tb_log_walk_close(struct tb_log_walk *walk);
+
 struct tb_log_stat {
-    uint64_t writes, frames, written_bytes, segments, used_bytes, file_bytes;
+    uint64_t writes, frames, written_bytes, segments, spares, used_bytes, file_bytes;
 };
 /* tb_log_stat: counters since the log was opened, and sizes. */
 void tb_log_stat(const struct tb_log *log, struct tb_log_stat *out);

@@ -25,6 +25,7 @@ struct part { /* one shard's share */
     struct tb_delivery_target **targets; /* a run of d->sorted */
     size_t n;
     struct tb_disk_piece *list; /* owned: chunks in this shard's log */
+    uint64_t pin;               /* of the first one, in this shard; 0: none */
     struct tb_image image;
     struct tb_slice queue; /* a QUEUE payload to log with it */
     uint64_t queue_id;
@@ -56,10 +57,40 @@ struct tb_delivery {
 
 /* ---- life ---- */
 
+struct unpin {
+    struct tb_call call;
+    uint64_t lsn;
+};
+
+static void unpin_run(struct tb_call *call, struct tb_worker *owner)
+{
+    struct unpin *u = call->user;
+    tb_pin_remove(&tb_shard_of(owner, call->shard)->pins, u->lsn);
+    call->rc = TB_OK;
+}
+
+static void unpin_done(struct tb_op *op)
+{
+    free(op->user);
+}
+
+/* unpin: chunks that came to nothing need not be kept. Without memory they are, until the next start. */
+static void unpin(struct tb_delivery *d, struct part *p)
+{
+    struct unpin *u = p->pin != 0 ? calloc(1, sizeof(*u)) : NULL;
+    if (u == NULL)
+        return;
+    u->lsn = p->pin;
+    u->call = (struct tb_call){.run = unpin_run, .user = u, .op = {.done = unpin_done, .user = u}};
+    tb_call(d->worker, p->shard, &u->call);
+}
+
 static void delivery_clear(struct tb_delivery *d)
 {
-    for (size_t i = 0; i < d->parts_n; i++)
+    for (size_t i = 0; i < d->parts_n; i++) {
+        unpin(d, &d->parts[i]);
         free(d->parts[i].list);
+    }
     free(d->parts);
     d->parts = NULL;
     d->parts_n = 0;
@@ -269,6 +300,12 @@ static void chunk_run(struct tb_call *call, struct tb_worker *owner)
                                                 .crc = d->chunk_head.crc,
                                                 .raw_len = d->chunk_head.raw_len,
                                                 .dict = d->chunk_head.dict};
+    if (d->chunks > 0)
+        return;
+    if (tb_pin_add(&s->pins, p->list[0].lsn)) /* R5: until a BLOB lists them */
+        p->pin = p->list[0].lsn;
+    else
+        call->rc = TB_LIMIT;
 }
 
 static void commit_send(struct tb_delivery *d);
@@ -478,6 +515,12 @@ static void store_run(struct tb_call *call, struct tb_worker *owner)
     if (call->rc == TB_OK && p->queue.len > 0) {
         /* once durable, the owner fans out what the queue holds; this delivery's part of the story ends there */
         tb_queue_start(s, p->queue_id, (uint32_t)p->queue.len);
+        for (size_t i = 1; i < p->d->parts_n; i++)
+            p->d->parts[i].pin = 0; /* the fan-out's from now on */
+    }
+    if (call->rc != TB_BUSY && p->pin != 0) {
+        tb_pin_remove(&s->pins, p->pin);
+        p->pin = 0;
     }
 }
 

@@ -77,8 +77,22 @@ struct tb_body {
     bool whole, in_flight, closed;
 };
 
+/* pieces_pin: their segments stay until the body is closed, wherever GC moves the message meanwhile. */
+static bool pieces_pin(struct tb_body *b)
+{
+    for (uint32_t i = 0; i < b->pieces; i++)
+        if (!tb_pin_segment_add(&b->shard->pins, b->piece[i].lsn)) {
+            while (i-- > 0)
+                tb_pin_segment_remove(&b->shard->pins, b->piece[i].lsn);
+            return false;
+        }
+    return true;
+}
+
 static void body_free(struct tb_body *b)
 {
+    for (uint32_t i = 0; i < b->pieces; i++)
+        tb_pin_segment_remove(&b->shard->pins, b->piece[i].lsn);
     free(b->piece);
     free(b->comp);
     free(b->raw);
@@ -136,6 +150,11 @@ enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
         return rc;
     }
     b->shard = s;
+    if (!pieces_pin(b)) {
+        free(b->piece);
+        free(b);
+        return TB_LIMIT;
+    }
     b->size = row.size;
     b->header_size = row.header_size;
     b->acct = tb_view_account(v)->acct;

@@ -23,6 +23,7 @@ struct share {
     struct tb_delivery_target *targets; /* owned */
     struct tb_delivery_target **list;   /* owned */
     size_t n;
+    uint64_t pin; /* of its first chunk, in its shard; 0: it has none, or nothing keeps them yet */
     bool done;
 };
 
@@ -35,10 +36,21 @@ struct fanout {
     struct share *shares; /* owned */
     size_t n, waiting;
     struct tb_op op;
+    bool live;    /* from a delivery that goes on here, not from before a crash: its chunks are pinned already */
+    bool counted; /* in the store's queue_unsettled */
 };
+
+/* settled: every share that has chunks has pinned them, or the record cannot tell. */
+static void settled(struct fanout *f)
+{
+    if (f->counted)
+        atomic_fetch_sub(&f->s->store->queue_unsettled, 1);
+    f->counted = false;
+}
 
 static void fanout_free(struct fanout *f)
 {
+    settled(f);
     f->s->fanouts--;
     for (size_t i = 0; i < f->n; i++) {
         free(f->shares[i].targets);
@@ -71,6 +83,15 @@ static bool slice_of(struct tb_slice *rest, size_t len, struct tb_slice *out)
     return true;
 }
 
+/* first_chunk: where the share's chunks begin, in the log of its shard; 0: it has none. */
+static uint64_t first_chunk(const struct share *sh)
+{
+    struct tb_disk_piece first = {0};
+    if (sh->image.list.len >= sizeof(first))
+        memcpy(&first, sh->image.list.ptr, sizeof(first));
+    return first.lsn;
+}
+
 static bool share_read(struct fanout *f, struct share *sh, struct tb_slice *rest)
 {
     struct tb_pay_queue_part part;
@@ -96,7 +117,11 @@ static bool share_read(struct fanout *f, struct share *sh, struct tb_slice *rest
         t->internaldate = q.internaldate;
         sh->list[i] = t;
     }
-    return slice_of(rest, part.image_len, &image) && tb_image_read(image, &sh->image);
+    if (!slice_of(rest, part.image_len, &image) || !tb_image_read(image, &sh->image))
+        return false;
+    if (f->live)
+        sh->pin = first_chunk(sh);
+    return true;
 }
 
 static bool record_parse(struct fanout *f)
@@ -129,11 +154,17 @@ static void share_run(struct tb_call *call, struct tb_worker *owner)
     struct share *sh = call->user;
     struct tb_shard *s = tb_shard_of(owner, sh->shard);
     struct tb_slice v;
-    if (tb_index_get(s->ix, TB_DB_DONE, tb_slice(sh->f->delivery, 16), &v))
-        return; /* it arrived before the crash */
-    call->rc = tb_image_deliver(s, &sh->image, sh->list, sh->n, false, sh->f->delivery, tb_slice(NULL, 0), NULL);
+    if (!tb_index_get(s->ix, TB_DB_DONE, tb_slice(sh->f->delivery, 16), &v)) /* else it arrived before the crash */
+        call->rc = tb_image_deliver(s, &sh->image, sh->list, sh->n, false, sh->f->delivery, tb_slice(NULL, 0), NULL);
     if (call->rc == TB_NOTFOUND)
         call->rc = TB_OK; /* every account of the share was deleted meanwhile */
+    uint64_t chunk = first_chunk(sh);
+    if (call->rc != TB_OK && sh->pin == 0 && chunk != 0 && tb_pin_add(&s->pins, chunk))
+        sh->pin = chunk;
+    if (call->rc == TB_OK && sh->pin != 0) {
+        tb_pin_remove(&s->pins, sh->pin);
+        sh->pin = 0;
+    }
 }
 
 static void forget_run(struct tb_call *call, struct tb_worker *owner)
@@ -185,6 +216,7 @@ static void all_answered(struct fanout *f)
     struct tb_pay_queue_done done = {.queue = f->queue_id};
     struct tb_slice none = tb_slice(NULL, 0);
     bool good = true;
+    settled(f);
     for (size_t i = 0; i < f->n; i++)
         good = good && f->shares[i].done;
     if (f->s->stopping || f->s->failed) {
@@ -252,7 +284,7 @@ static void record_durable(struct tb_op *op)
                 f->queue_id - sizeof(struct tb_disk_record));
 }
 
-void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len)
+static void queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len, bool live)
 {
     struct fanout *f = calloc(1, sizeof(*f));
     if (f == NULL || (f->record = malloc(len + sizeof(struct tb_disk_record))) == NULL) {
@@ -264,8 +296,17 @@ void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len)
     s->fanouts++;
     f->queue_id = queue_id;
     f->len = len;
+    f->live = live;
+    f->counted = !live;
+    if (f->counted)
+        atomic_fetch_add(&s->store->queue_unsettled, 1);
     f->op = (struct tb_op){.done = record_durable, .user = f};
     tb_gate_insert(s, tb_log_end(s->log), &f->op);
+}
+
+void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len)
+{
+    queue_start(s, queue_id, len, true);
 }
 
 void tb_queue_resume(struct tb_shard *s)
@@ -274,5 +315,6 @@ void tb_queue_resume(struct tb_shard *s)
     bool more = tb_index_ge(s->ix, TB_DB_QUEUE, tb_slice("\0", 1), 0, &k, &v);
     for (; more; more = tb_index_next(s->ix, TB_DB_QUEUE, 0, &k, &v))
         if (k.len == 8 && v.len == 4)
-            tb_queue_start(s, tb_get_be64(k.ptr), tb_get_le32(v.ptr));
+            queue_start(s, tb_get_be64(k.ptr), tb_get_le32(v.ptr), false);
+    atomic_fetch_sub(&s->store->queue_unsettled, 1);
 }

@@ -79,6 +79,7 @@ static struct tb_shard *shard_new(const struct tb_store *store, uint32_t number)
     s->number = number;
     s->ckpt_fd = s->index_fd = -1;
     s->x.segment_bytes = store->super.segment_bytes;
+    tb_pins_init(&s->pins, store->super.segment_bytes);
     (void)snprintf(s->dir, sizeof(s->dir), "%.990s/shard-%02x", store->dir, number);
     return s;
 }
@@ -278,6 +279,7 @@ void tb_shard_close(struct tb_shard *s)
         (void)tb_io_file_close(s->worker->io, s->ckpt_fd);
     if (s->index_fd >= 0)
         (void)tb_io_file_close(s->worker->io, s->index_fd);
+    tb_pins_free(&s->pins);
     free(s->ckpt_block);
     free(s->x.seg);
     free(s);

@@ -12,6 +12,7 @@
 #define TB_SHARD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include <tambo/admin.h>
 #include <tambo/delivery.h>
@@ -20,6 +21,7 @@
 #include "engine/index/blocks.h"
 #include "engine/log/log.h"
 #include "engine/store/payload.h"
+#include "engine/store/pins.h"
 
 enum { TB_SLOT_STRIDE = 64 << 10 }; /* the two slots never share a device block */
 enum { TB_PATH = 1024, TB_SHARDS_MAX = 256, TB_ACCOUNT_BUCKETS = 4096 };
@@ -121,6 +123,7 @@ struct tb_shard {
     struct tb_log *log;
     struct tb_index *ix;
     struct tb_applier x;
+    struct tb_pins pins; /* what of the log is needed though no row points there */
     bool open, failed, stopping;
     struct tb_account *bucket[TB_ACCOUNT_BUCKETS];
     struct tb_op *gate_first; /* waiting for a position (op->offset), ascending */
@@ -164,6 +167,7 @@ struct tb_store {
     int lock_fd;
     struct tb_creating *creating; /* accounts between their first record and their PLACE; shard 0's owner only */
     uint32_t next_acct;           /* the next number to give, above every one in a record; shard 0's owner only */
+    atomic_uint queue_unsettled;  /* shards, then queued deliveries, that have not told yet which chunks they need */
     struct tb_worker *worker[TB_SHARDS_MAX];
     struct tb_shard *shard[TB_SHARDS_MAX];
     pthread_rwlock_t lock;      /* of the directory */

@@ -163,6 +163,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
     st->cfg.dir = st->dir;
     st->io = io;
     st->lock_fd = -1;
+    atomic_init(&st->queue_unsettled, 0);
     (void)pthread_rwlock_init(&st->lock, NULL);
     enum tb_rc rc = load_super(io, st, err);
     if (rc == TB_OK)
@@ -181,6 +182,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
         free(st);
         return rc;
     }
+    atomic_store(&st->queue_unsettled, st->super.shards);
     *out = st;
     return TB_OK;
 }

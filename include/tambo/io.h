@@ -75,6 +75,8 @@ int tb_io_file_reserve(struct tb_io *io, int fd, uint64_t bytes);
 int tb_io_mkdir(struct tb_io *io, const char *path); /* mode 0700 */
 int tb_io_rename(struct tb_io *io, const char *from, const char *to);
 int tb_io_unlink(struct tb_io *io, const char *path);
+/* tb_io_links: how many names the open file has. */
+int tb_io_links(struct tb_io *io, int fd);
 /* tb_io_block_bytes: the physical block of the device under a path; 512 if unknown. */
 uint32_t tb_io_block_bytes(struct tb_io *io, const char *path);
 int tb_io_sync_dir(struct tb_io *io, const char *path); /* names in it are durable */

@@ -1,12 +1,13 @@
 /*
  * test_log.c: what the log says when it is read again: everything that was durable, in order; the end at a torn frame;
  * and a refusal, never a guess, when bytes before a valid frame are damaged, a segment is missing, or the log ends
- * before what a checkpoint says.
+ * before what a checkpoint says. And segments that go: freed, kept as spares, used again, linked by somebody else.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -20,7 +21,7 @@ struct world {
     struct tb_log *log;
     uint64_t durable, first;
     struct tb_log_mark mark; /* of the last boundary */
-    unsigned seen;
+    unsigned seen, base;     /* records seen; the number of the first that a scan should see */
     uint32_t epoch, pad;
 };
 
@@ -63,12 +64,13 @@ static size_t record_len(unsigned i)
 static enum tb_rc see(void *user, const struct tb_record *r)
 {
     struct world *x = user;
-    size_t len = record_len(x->seen);
+    unsigned i = x->base + x->seen;
+    size_t len = record_len(i);
     assert_int_equal(r->type, TB_REC_CHUNK);
-    assert_int_equal(r->acct, x->seen);
+    assert_int_equal(r->acct, i);
     assert_int_equal(r->payload.len, len);
     for (size_t k = 0; k < len; k += 997)
-        assert_int_equal((uint8_t)r->payload.ptr[k], (uint8_t)(x->seen + k));
+        assert_int_equal((uint8_t)r->payload.ptr[k], (uint8_t)(i + k));
     x->seen++;
     return TB_OK;
 }
@@ -296,12 +298,195 @@ static void test_no_space(void **state)
     world_end(&x);
 }
 
+/* ---- segments that go ---- */
+
+static void freed(struct tb_op *op)
+{
+    *(bool *)op->user = true;
+}
+
+static int64_t free_segment(struct world *x, uint32_t segment)
+{
+    bool done = false;
+    struct tb_op op = {.done = freed, .user = &done};
+    tb_log_free(x->log, segment, &op);
+    while (!done)
+        (void)tb_io_turn(x->io, true);
+    return op.result;
+}
+
+static bool there(struct world *x, uint32_t segment, const char *ending)
+{
+    char path[96];
+    (void)snprintf(path, sizeof(path), "%s/%08x.seg%s", x->dir, segment, ending);
+    return access(path, F_OK) == 0;
+}
+
+/* first_of: the first segment from a number on; 0: none. */
+static uint32_t first_of(struct world *x, uint32_t from)
+{
+    uint32_t segment = 0;
+    return tb_log_next_segment(x->log, from, &segment) ? segment : 0;
+}
+
+/* seal_and_wait: the records so far are in sealed segments, and the next one is there. */
+static void seal_and_wait(struct world *x)
+{
+    enum tb_rc rc;
+    while ((rc = tb_log_seal(x->log)) == TB_BUSY)
+        (void)tb_io_turn(x->io, true);
+    assert_int_equal(rc, TB_OK);
+    wait_quiet(x);
+}
+
+static void test_free_and_holes(void **state)
+{
+    struct world x;
+    struct tb_log_stat st;
+    uint8_t byte;
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 700); /* segments 1 to 5 or so */
+    struct tb_log_mark mark = x.mark;
+    assert_true(mark.last > 4 * (uint64_t)SEGMENT);
+    tb_log_stat(x.log, &st);
+    uint64_t used = st.used_bytes;
+    assert_int_equal(tb_log_read_now(x.log, &byte, 1, 2 * (uint64_t)SEGMENT, false), 1);
+    assert_int_equal(free_segment(&x, 2), 0);
+    assert_false(there(&x, 2, ""));
+    assert_true(there(&x, 2, ".free"));
+    assert_int_equal(tb_log_read_now(x.log, &byte, 1, 2 * (uint64_t)SEGMENT, false), -2);
+    assert_int_equal(free_segment(&x, 3), 0); /* a second spare is not kept */
+    assert_false(there(&x, 3, ".free"));
+    assert_int_equal(first_of(&x, 1), 1);
+    assert_int_equal(first_of(&x, 2), 4);
+    tb_log_stat(x.log, &st);
+    assert_int_equal(st.used_bytes, used - 2 * (uint64_t)SEGMENT);
+    assert_int_equal(st.spares, 1);
+    add(&x, 700, 900); /* the next segments: the first of them is the spare */
+    assert_false(there(&x, 2, ".free"));
+    world_again(&x);
+    assert_int_equal(first_of(&x, 2), 4);
+    x.base = 700;
+    assert_int_equal(scan(&x, mark), TB_OK);
+    assert_int_equal(x.seen, 200);
+    world_end(&x);
+}
+
+/* A spare's old frames are not taken for new ones, torn end or not. */
+static void test_reused_segment(void **state)
+{
+    struct world x;
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 400);
+    assert_int_equal(free_segment(&x, 1), 0);
+    struct tb_log_mark mark = x.mark;
+    uint32_t now = (uint32_t)(mark.last / SEGMENT);
+    while (there(&x, 1, ".free")) { /* until the spare is the next segment */
+        seal_and_wait(&x);
+        add(&x, 400, 401);
+        now = (uint32_t)(x.mark.last / SEGMENT);
+    }
+    seal_and_wait(&x); /* and into it */
+    mark = x.mark;
+    add(&x, 0, 3);
+    assert_true(x.mark.last / SEGMENT > now);
+    world_again(&x);
+    assert_int_equal(scan(&x, mark), TB_OK);
+    assert_int_equal(x.seen, 3);
+    damage(&x, x.mark.end - 1);
+    world_again(&x);
+    assert_int_equal(scan(&x, mark), TB_OK); /* torn: the end, though stale frames lie behind it */
+    assert_int_equal(x.seen, 1);             /* 1 and 2 are in one frame */
+    world_end(&x);
+}
+
+/* A segment that a backup links is not written over (R3). */
+static void test_linked_segment(void **state)
+{
+    struct world x;
+    char path[96], other[96];
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 400);
+    (void)snprintf(path, sizeof(path), "%s/%08x.seg", x.dir, 1);
+    (void)snprintf(other, sizeof(other), "%s/kept", x.dir);
+    assert_int_equal(link(path, other), 0);
+    assert_int_equal(free_segment(&x, 1), 0);
+    assert_false(there(&x, 1, ""));
+    assert_false(there(&x, 1, ".free"));
+    assert_int_equal(access(other, F_OK), 0);
+    world_end(&x);
+}
+
+/* Behind the end no segment may be missing between others (R2). */
+static void test_gap_behind_the_end(void **state)
+{
+    struct world x;
+    char from[96], to[96];
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 10);
+    wait_quiet(&x);
+    (void)snprintf(from, sizeof(from), "%s/%08x.seg", x.dir, 2);
+    (void)snprintf(to, sizeof(to), "%s/%08x.seg", x.dir, 3);
+    assert_int_equal(tb_io_rename(x.io, from, to), 0);
+    world_again(&x);
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_CORRUPT);
+    world_end(&x);
+}
+
+static enum tb_rc count_record(void *user, const struct tb_record *r)
+{
+    (void)r;
+    ++*(unsigned *)user;
+    return TB_OK;
+}
+
+static void test_walk(void **state)
+{
+    struct world x;
+    struct tb_log_walk *walk;
+    struct tb_error err;
+    unsigned n = 0, steps = 0;
+    enum tb_rc rc;
+    (void)state;
+    world_new(&x, 0);
+    add(&x, 0, 40);
+    uint64_t middle = x.mark.end;
+    add(&x, 40, 80);
+    seal_and_wait(&x);
+    assert_int_equal(tb_log_walk_open(x.log, 1, &walk, &err), TB_OK);
+    while ((rc = tb_log_walk_some(walk, 100000, count_record, &n, &err)) == TB_OK)
+        steps++;
+    assert_int_equal(rc, TB_NOTFOUND);
+    assert_int_equal(n, 80);
+    assert_true(steps > 0);
+    tb_log_walk_close(walk);
+    damage(&x, middle + 40);
+    n = 0;
+    assert_int_equal(tb_log_walk_open(x.log, 1, &walk, &err), TB_OK);
+    assert_int_equal(tb_log_walk_some(walk, SEGMENT, count_record, &n, &err), TB_CORRUPT);
+    assert_int_equal(n, 40);
+    tb_log_walk_close(walk);
+    world_end(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_again),      cmocka_unit_test(test_read_again_padded),
-        cmocka_unit_test(test_torn_end),        cmocka_unit_test(test_damage_is_refused),
-        cmocka_unit_test(test_missing_segment), cmocka_unit_test(test_no_space),
+        cmocka_unit_test(test_read_again),
+        cmocka_unit_test(test_read_again_padded),
+        cmocka_unit_test(test_torn_end),
+        cmocka_unit_test(test_damage_is_refused),
+        cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_no_space),
+        cmocka_unit_test(test_free_and_holes),
+        cmocka_unit_test(test_reused_segment),
+        cmocka_unit_test(test_linked_segment),
+        cmocka_unit_test(test_gap_behind_the_end),
+        cmocka_unit_test(test_walk),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include "engine/mime/mime.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 enum charset_how { HOW_UTF8, HOW_WINDOWS_1252, HOW_ICONV };
 struct tb_charset {
@@ -442,6 +443,23 @@ static void put_qp(struct tb_text_stream *t, struct tb_slice s, struct tb_buf *o
 
 /* ---- the stream ---- */
 
+/*
+ * hold_module: the C library loads a charset's converter when it is opened and unloads it soon after it is closed,
+ * tens of microseconds each time. One descriptor of each charset ever met stays open: at most one a row of the list.
+ */
+static void hold_module(const struct tb_charset *charset)
+{
+    static _Atomic(iconv_t) held[TB_ARRAY_LEN(charsets)];
+    _Atomic(iconv_t) *mine = &held[charset - charsets];
+    iconv_t none = NULL;
+
+    if (atomic_load_explicit(mine, memory_order_relaxed) != NULL)
+        return;
+    iconv_t cd = iconv_open("UTF-8", charset->iconv_name);
+    if (cd != (iconv_t)-1 && !atomic_compare_exchange_strong(mine, &none, cd))
+        iconv_close(cd); /* another thread was first */
+}
+
 void tb_text_stream_begin(struct tb_text_stream *t, enum tb_encoding encoding, struct tb_slice charset)
 {
     *t = (struct tb_text_stream){.encoding = encoding, .charset = tb_charset_find(charset)};
@@ -449,7 +467,9 @@ void tb_text_stream_begin(struct tb_text_stream *t, enum tb_encoding encoding, s
         return;
     t->cd = iconv_open("UTF-8", t->charset->iconv_name);
     t->cd_open = t->cd != (iconv_t)-1;
-    if (!t->cd_open)
+    if (t->cd_open)
+        hold_module(t->charset);
+    else
         t->charset = NULL;
 }
 

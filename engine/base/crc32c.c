@@ -45,7 +45,7 @@ static const struct stride strides[] = {{512, 0xdd7e3b0c, 0x170076fa}, {64, 0x9e
 
 __attribute__((target("sse4.2,pclmul"))) static uint64_t three(uint64_t sum, const uint8_t *p, const struct stride *s)
 {
-    uint64_t a = sum, b = 0, c = 0, x, y, z;
+    uint64_t a = sum, b = 0, c = 0, x, y, z = 0;
     size_t n = s->n;
 
     for (size_t i = 0; i < n; i += 8) {

@@ -225,6 +225,11 @@ static void settle_move(struct tb_conn *c)
     }
     receive_stop(c);
     tb_output_gate(c);
+    tb_output_flush(c); /* what was answered leaves now: the peer need not wait for the move */
+    if (c->broken) {
+        tb_conn_close(c, "memory");
+        return;
+    }
     if (c->receiving || c->sending || c->ready || c->marks_n)
         return;
     atomic_fetch_add(&to->inbound, 1); /* before the look: see tb_net_stop */
@@ -317,6 +322,26 @@ static void on_data(struct tb_conn *c, struct tb_slice data)
     }
 }
 
+/* heard: count c among those heard from in this second. */
+static void heard(struct tb_conn *c, uint32_t now_s)
+{
+    struct tb_net *n = c->net;
+    if (n->heard_s != now_s) {
+        n->heard_before = n->heard_s + 1 == now_s ? n->heard_n : 0;
+        n->heard_s = now_s;
+        n->heard_n = 0;
+    }
+    if (c->heard_s != now_s)
+        n->heard_n++;
+    c->heard_s = c->active_s = now_s;
+}
+
+uint32_t tb_conn_company(const struct tb_conn *c)
+{
+    const struct tb_net *n = c->net;
+    return n->heard_n > n->heard_before ? n->heard_n : n->heard_before;
+}
+
 static void on_recv(struct tb_op *op)
 {
     struct tb_conn *c = op->user;
@@ -324,7 +349,7 @@ static void on_recv(struct tb_op *op)
     if (c->phase == PHASE_CLOSED) {
         tb_conn_release(c);
     } else if (op->result > 0) {
-        c->active_s = tb_net_now_s(c->net);
+        heard(c, tb_net_now_s(c->net));
         on_data(c, tb_slice(op->data.ptr, (size_t)op->result));
     } else if (op->result == -ECANCELED && c->phase != PHASE_DRAIN) {
         tb_conn_settle(c);
@@ -528,8 +553,6 @@ void tb_conn_starttls(struct tb_conn *c)
 
 void tb_conn_move(struct tb_conn *c, uint32_t worker)
 {
-    TB_ASSERT(!c->moved);
-    c->moved = true;
     c->move_to = worker;
     c->want_move = true;
 }

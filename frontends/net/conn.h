@@ -72,12 +72,12 @@ struct tb_conn {
     bool opened; /* proto->open ran */
     bool ready, running, again;
     bool receiving, sending, gating, recv_cancelled;
-    bool eof, broken, choked, unread, authenticated, loopback, moved;
+    bool eof, broken, choked, unread, authenticated, loopback;
     bool want_tls, want_move;
     uint32_t move_to;
 
     /* times in whole seconds of the monotonic clock */
-    uint32_t opened_s, active_s, out_s, due_s;
+    uint32_t opened_s, active_s, heard_s, out_s, due_s;
     uint32_t timeout_s;
     const char *cause; /* static text for the log */
 
@@ -118,7 +118,8 @@ struct tb_net {
     uint32_t peers_n;
     uint32_t turn_of; /* which worker gets the next connection accepted here */
     uint32_t connections;
-    struct tb_accept *accepts; /* owned; one per listener */
+    uint32_t heard_s, heard_n, heard_before; /* connections heard from in second heard_s, and in the one before */
+    struct tb_accept *accepts;               /* owned; one per listener */
     struct tb_link wheel[TB_NET_WHEEL];
     struct tb_link pre; /* oldest first */
     uint32_t tick_s;    /* the last second whose slot was looked at */

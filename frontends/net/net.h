@@ -1,12 +1,12 @@
 /*
  * net.h: connections: accept, TLS, lines in, gated output out, timeouts, moves between workers. Knows no protocol.
  *
- * One tb_net per worker. A connection is owned by one worker at a time; after login it moves once to its account's
- * worker. A protocol is a table (struct tb_proto) whose step is run whenever something it waits for may have happened:
- * bytes arrived, output drained, an op resumed it. A step returns: STEP_MORE  made progress, run me again (the loop
- * yields to other connections after a bounded number) STEP_WAIT  needs input, room in the output, or a resume STEP_DONE
- * send what is queued (once the gate opens), then close No step waits inside. At most one receive, one send and one
- * store op in flight per connection.
+ * One tb_net per worker. A connection is owned by one worker at a time; after login it moves to its account's
+ * worker; a lone SMTP delivery takes it along to its recipient's. A protocol is a table (struct tb_proto) whose step is
+ * run whenever something it waits for may have happened: bytes arrived, output drained, an op resumed it. A step
+ * returns: STEP_MORE  made progress, run me again (the loop yields to other connections after a bounded number)
+ * STEP_WAIT  needs input, room in the output, or a resume STEP_DONE send what is queued (once the gate opens), then
+ * close No step waits inside. At most one receive, one send and one store op in flight per connection.
  *
  * Invariants
  * N1 no byte leaves before the log position that was held for it is durable (S7); if the shard fails, held bytes are
@@ -116,9 +116,12 @@ void tb_conn_account(struct tb_conn *c, struct tb_account *a);
 void tb_conn_resume(struct tb_conn *c);
 /* tb_conn_starttls: after this step returns and its output is sent, the TLS handshake; then the step runs again. N3. */
 void tb_conn_starttls(struct tb_conn *c);
-/* tb_conn_move: after this step returns WAIT, the connection belongs to that worker and the step runs there (at once if
- * it is the same). No store op may be in flight. Allowed once, at login. */
+/* tb_conn_move: after this step returns WAIT, its output is sent, and then the connection belongs to that worker and
+ * the step runs there (at once if it is the same). No store op may be in flight, no account held (tb_conn_account). */
 void tb_conn_move(struct tb_conn *c, uint32_t worker);
+/* tb_conn_company: how many connections of this worker were heard from in this second, or in the one before if that
+ * were more. */
+uint32_t tb_conn_company(const struct tb_conn *c);
 /* tb_conn_timeout: seconds without input after which proto->timeout runs (0: none). After login also ends the pre-auth
  * limit. */
 void tb_conn_timeout(struct tb_conn *c, uint32_t seconds, bool authenticated);

@@ -8,8 +8,9 @@
  * It must never read a command while a delivery or a password check is in flight, and never act on
  * bytes from before TLS.
  *
- * Thread: the connection's worker; SMTP connections do not move (a delivery reaches every shard from anywhere).
- * RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 4954, 6152.
+ * Thread: the connection's worker. A delivery reaches every shard from anywhere; only a lone one moves its connection
+ * to the recipient's worker (transaction.c). RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207,
+ * 4954, 6152.
  */
 #include <inttypes.h>
 #include <stdlib.h>

@@ -284,6 +284,19 @@ static enum tb_step bad_recipient(struct smtp_session *s, struct tb_slice addres
     return STEP_MORE;
 }
 
+/*
+ * follow_recipient: a lone delivery goes to its mailbox: the connection moves to the first recipient's worker while its
+ * client composes the next command, which saves the message two hops between threads (a tenth of its time). In
+ * company it stays: hops hide behind other work then, and connections dealt out evenly keep the workers even.
+ */
+static enum tb_step follow_recipient(struct smtp_session *s, const struct tb_identity *who)
+{
+    if (s->tx->recipients > 1 || tb_conn_company(s->conn) > 2)
+        return STEP_MORE;
+    tb_conn_move(s->conn, tb_store_worker_of(tb_worker_store(tb_conn_worker(s->conn)), who->id));
+    return STEP_WAIT;
+}
+
 enum tb_step smtp_rcpt(struct smtp_session *s, struct tb_slice args)
 {
     struct smtp_path path;
@@ -315,11 +328,12 @@ enum tb_step smtp_rcpt(struct smtp_session *s, struct tb_slice args)
     case ROUTE_LOCAL:
         break;
     }
-    if (!add_recipient(s->tx, path.mailbox, &who, detail))
+    if (!add_recipient(s->tx, path.mailbox, &who, detail)) {
         tb_conn_puts(s->conn, "452 4.3.1 out of memory, try later\r\n");
-    else
-        tb_conn_puts(s->conn, "250 2.1.5 recipient ok\r\n");
-    return STEP_MORE;
+        return STEP_MORE;
+    }
+    tb_conn_puts(s->conn, "250 2.1.5 recipient ok\r\n");
+    return follow_recipient(s, &who);
 }
 
 /* ---- the delivery ---- */

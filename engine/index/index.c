@@ -205,10 +205,20 @@ void tb_index_pages(struct tb_index *ix, uint64_t *used, uint64_t *high)
 
 /* ---- values ---- */
 
-static uint32_t value_crc(enum tb_db db, const MDB_val *key, const void *ptr, size_t len)
+uint32_t tb_index_value_crc(enum tb_db db, struct tb_slice key, struct tb_slice value)
 {
     uint8_t id = (uint8_t)db;
-    return tb_crc32c(tb_crc32c(tb_crc32c(0, &id, 1), key->mv_data, key->mv_size), ptr, len);
+    return tb_crc32c(tb_crc32c(tb_crc32c(0, &id, 1), key.ptr, key.len), value.ptr, value.len);
+}
+
+const char *tb_index_db_name(enum tb_db db)
+{
+    return db_names[db];
+}
+
+static uint32_t value_crc(enum tb_db db, const MDB_val *key, const void *ptr, size_t len)
+{
+    return tb_index_value_crc(db, tb_slice(key->mv_data, key->mv_size), tb_slice(ptr, len));
 }
 
 /* value_open: check and strip the checksum. */

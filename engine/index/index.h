@@ -41,6 +41,11 @@ enum tb_db {
 
 struct tb_index; /* opaque */
 
+/* tb_index_db_name: a database's name in the environment. */
+const char *tb_index_db_name(enum tb_db db);
+/* tb_index_value_crc: the checksum that ends a value. */
+uint32_t tb_index_value_crc(enum tb_db db, struct tb_slice key, struct tb_slice value);
+
 enum { TB_META_BYTES = 136 }; /* an LMDB 0.9 meta page's body: MDB_DATA_VERSION 1 */
 
 /*

@@ -106,10 +106,10 @@ static int connect_control(struct tool *t, struct client *c)
     return -1;
 }
 
+/* client_open: the daemon's control socket if one listens; else no store is open yet. NULL after tool_fail. */
 static struct client *client_open(struct tool *t)
 {
     struct client *c = calloc(1, sizeof(*c));
-    int online;
 
     if (!c) {
         tool_fail(t, EX_OSERR, "out of memory");
@@ -121,10 +121,21 @@ static struct client *client_open(struct tool *t)
     c->cfg = tool_config(t);
     if (!c->cfg || !open_io(t, c))
         return NULL;
-    online = connect_control(t, c);
-    if (online < 0 || (online == 0 && !open_store(t, c)))
+    return connect_control(t, c) < 0 ? NULL : c;
+}
+
+struct tb_io *client_offline(struct tool *t, const struct tb_config **cfg)
+{
+    struct client *c = t->client ? t->client : client_open(t);
+
+    if (!c)
         return NULL;
-    return c;
+    if (c->fd >= 0) {
+        tool_fail(t, EX_TEMPFAIL, "a daemon has the store open; stop it first");
+        return NULL;
+    }
+    *cfg = c->cfg;
+    return c->io;
 }
 
 /* ask_daemon: the request out, one line back into c->answer. */
@@ -185,8 +196,10 @@ json_t *client_call(struct tool *t, const char *verb, json_t *args)
 
     json_decref(args);
     json_decref(request);
-    if (!c)
+    if (!c || (c->fd < 0 && !c->store && !open_store(t, c))) {
+        free(text);
         return NULL;
+    }
     if (!text) {
         tool_fail(t, EX_DATAERR, "the arguments are not UTF-8");
         return NULL;

@@ -36,6 +36,7 @@ static const struct command commands[] = {
     {"mailbox create", "ACCOUNT NAME", 2, 0, 0, mailbox_create, "make a mailbox"},
     {"mailbox delete", "ACCOUNT NAME", 2, OPT_YES, 0, mailbox_delete, "delete a mailbox and its mail"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
+    {"check", "", 0, 0, 0, check_store, "read the whole store and say what is wrong with it"},
     {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
     {"config dump", "", 0, 0, 0, config_dump, "every setting as it stands, and where it comes from"},
     {"version", "", 0, 0, 0, version_show, "print the version, and the formats of stores that it opens"},

@@ -46,6 +46,9 @@ bool tool_confirm(struct tool *t, const char *question);
 /* client_call: ask a verb; the result (owned), or NULL after tool_fail. Takes args over. By the control socket, else in
  * this process. */
 json_t *client_call(struct tool *t, const char *verb, json_t *args);
+/* client_offline: an io and the configuration, for work on a store that nobody has open; NULL after tool_fail, also
+ * when a daemon answers. Both are the client's. */
+struct tb_io *client_offline(struct tool *t, const struct tb_config **cfg);
 /* client_close: also the last checkpoint, when the store was opened here. */
 void client_close(struct tool *t);
 
@@ -66,6 +69,7 @@ void mailbox_list(struct tool *t);
 void mailbox_create(struct tool *t);
 void mailbox_delete(struct tool *t);
 void stat_show(struct tool *t);
+void check_store(struct tool *t);
 void config_check(struct tool *t);
 void config_dump(struct tool *t);
 void init_dir(struct tool *t);

@@ -108,26 +108,46 @@ static uint64_t meta_txnid(const uint8_t *meta)
     return tb_get_le64(meta + META_TXNID_AT);
 }
 
+/* slot_reads: would LMDB take this for a meta page? */
+static bool slot_reads(const uint8_t *slot, unsigned i)
+{
+    enum { MAGIC = 0xbeefc0de, VERSION = 1, P_META = 8 };
+    return tb_get_le64(slot) == i && tb_get_le16(slot + 10) == P_META && tb_get_le32(slot + META_LEAD) == MAGIC &&
+           tb_get_le32(slot + META_LEAD + 4) == VERSION;
+}
+
+static void slot_make(uint8_t *slot, unsigned i, const uint8_t *meta)
+{
+    enum { P_META = 8 };
+    memset(slot, 0, META_LEAD);
+    tb_put_le64(slot, i);
+    tb_put_le16(slot + 10, P_META);
+    memcpy(slot + META_LEAD, meta, TB_META_BYTES);
+}
+
 static enum tb_rc roll_back_fd(struct tb_io *io, int fd, const char *path, uint64_t txnid, const uint8_t *meta,
                                struct tb_error *err)
 {
-    uint8_t slot[2][TB_META_BYTES];
+    enum { SLOT = META_LEAD + TB_META_BYTES };
+    uint8_t slot[2][SLOT];
     for (unsigned i = 0; i < 2; i++) {
-        int64_t n = tb_io_pread(io, fd, slot[i], TB_META_BYTES, i * PAGE + META_LEAD);
-        if (n != TB_META_BYTES)
+        int64_t n = tb_io_pread(io, fd, slot[i], SLOT, i * PAGE);
+        if (n != SLOT)
             return tb_error_set(err, TB_CORRUPT, n < 0 ? (int)-n : 0, "index %s: meta page %u cannot be read", path, i);
     }
     if (meta_txnid(meta) != txnid)
         return tb_error_set(err, TB_CORRUPT, 0, "index %s: the checkpoint record contradicts itself", path);
     for (unsigned i = 0; i < 2; i++) {
         /* The confirmed slot must read as confirmed; the other one may hold anything newer, whole or torn. */
-        bool confirmed = i == (txnid & 1);
-        if (memcmp(slot[i], meta, TB_META_BYTES) == 0 || (!confirmed && meta_txnid(slot[i]) < txnid))
+        const uint8_t *body = slot[i] + META_LEAD;
+        bool confirmed = i == (txnid & 1), reads = slot_reads(slot[i], i);
+        if (reads && (memcmp(body, meta, TB_META_BYTES) == 0 || (!confirmed && meta_txnid(body) < txnid)))
             continue;
-        if (confirmed && meta_txnid(slot[i]) < txnid)
+        if (confirmed && reads && meta_txnid(body) < txnid)
             return tb_error_set(err, TB_CORRUPT, 0, "index %s is older than its checkpoint record", path);
-        int64_t n = tb_io_pwrite(io, fd, meta, TB_META_BYTES, i * PAGE + META_LEAD);
-        if (n != TB_META_BYTES)
+        slot_make(slot[i], i, meta);
+        int64_t n = tb_io_pwrite(io, fd, slot[i], SLOT, i * PAGE);
+        if (n != SLOT)
             return tb_error_set(err, TB_IO, n < 0 ? (int)-n : 0, "index %s: meta page %u cannot be written", path, i);
     }
     int rc = tb_io_sync(io, fd);

@@ -65,6 +65,9 @@ enum tb_rc tb_slot_write(struct tb_io *io, const char *path, uint64_t seq, const
 void tb_ckpt_seal(struct tb_disk_ckpt *c);
 bool tb_ckpt_check(const uint8_t *block, uint64_t *seq);
 
+/* store.c: the newest valid SUPER of a folder, its values checked; nothing is locked. */
+enum tb_rc tb_super_load(struct tb_io *io, const char *dir, struct tb_disk_super *out, struct tb_error *err);
+
 /* ---- apply.c: record -> index ---- */
 struct tb_seg_delta {
     uint32_t segment;

@@ -136,6 +136,18 @@ static enum tb_rc load_super(struct tb_io *io, struct tb_store *st, struct tb_er
     return TB_OK;
 }
 
+enum tb_rc tb_super_load(struct tb_io *io, const char *dir, struct tb_disk_super *out, struct tb_error *err)
+{
+    struct tb_store *st = calloc(1, sizeof(*st));
+    if (st == NULL)
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "store %s", dir);
+    (void)snprintf(st->dir, sizeof(st->dir), "%.990s", dir);
+    enum tb_rc rc = load_super(io, st, err);
+    *out = st->super;
+    free(st);
+    return rc;
+}
+
 /* upgrade: from here on an older program refuses the store; the rest follows at each shard's next checkpoint. */
 static void upgrade(struct tb_store *st)
 {

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include <tambo/admin.h>
+#include <tambo/check.h>
 #include <tambo/delivery.h>
 #include <tambo/fetch.h>
 #include "engine/io/sim.h"
@@ -122,6 +123,8 @@ static void world_close(struct world *x)
     for (unsigned i = 0; i < SHARDS; i++)
         tb_worker_close(x->w[i]);
     tb_store_close(x->store);
+    memset(x->w, 0, sizeof(x->w));
+    x->store = NULL;
 }
 
 /* ---- messages: their bytes follow from the seed ---- */
@@ -509,6 +512,28 @@ static void run_until_cut(struct world *x)
     }
 }
 
+static void complain(void *user, const struct tb_finding *f)
+{
+    struct world *x = user;
+    if (f->damage && x->wrong == NULL) {
+        (void)snprintf(x->refused, sizeof(x->refused), "the check finds: shard %u: %s: %s", f->shard, f->object,
+                       f->what);
+        wrong(x, x->refused);
+    }
+}
+
+/* check_store: what the cut left is whole before anybody has touched it. */
+static void check_store(struct world *x)
+{
+    struct tb_check_options opt = {.user = x, .found = complain};
+    struct tb_check_stat stat;
+    struct tb_error err = {0};
+    struct tb_io *io = tb_sim_io(x->sim);
+    if (tb_store_check(io, x->dir, &opt, &stat, &err) != TB_OK)
+        fail_msg("%s", err.text);
+    tb_io_close(io);
+}
+
 static void cycle(struct world *x)
 {
     static const enum tb_sim_cut modes[] = {TB_SIM_CUT_NONE,   TB_SIM_CUT_ALL,  TB_SIM_CUT_RANDOM,
@@ -516,7 +541,9 @@ static void cycle(struct world *x)
     run_until_cut(x);
     assert_int_equal(tb_sim_power_cut(x->sim, modes[tb_sim_choose(x->sim, TB_ARRAY_LEN(modes) - !x->padded)]), 0);
     world_close(x);
-    world_open(x);
+    check_store(x);
+    if (x->wrong == NULL)
+        world_open(x);
     if (x->wrong != NULL)
         return;
     settle(x);

@@ -41,7 +41,8 @@ static bool list_one(void *user, const char *name)
 {
     struct listing *l = user;
     uint32_t number;
-    if (!tb_segment_number(name, &number))
+    bool spare;
+    if (!tb_segment_number(name, &number, &spare) || spare)
         return true;
     if (l->n == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 64;

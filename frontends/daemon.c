@@ -1,8 +1,8 @@
 /*
  * daemon.c: tambod's threads and their life: store, workers, listeners, reload, stop.
  *
- * It must never accept a connection before every shard is open, and never go on after a shard failed closed: the
- * process ends at once (74), nothing un-durable has been answered, and the next start recovers from disk.
+ * It must never accept a connection before every shard is open. When a shard fails closed, its sessions end and the
+ * store rebuilds it; the others go on.
  *
  * Threads: main runs every function here but those named on_*, which run on the workers. Main asks all workers for one
  * step at a time (run_all) and waits until each has arrived, so the order is: io and shards, listeners, serving,
@@ -67,11 +67,13 @@ static void arrive(struct thread *t, enum tb_rc rc)
     pthread_mutex_unlock(&t->d->lock);
 }
 
-static void on_failed(void *user, const struct tb_error *err)
+static void on_failed(void *user, struct tb_worker *w, uint32_t shard, const struct tb_error *err)
 {
-    (void)user;
-    tb_log(TB_LOG_ERROR, "the store failed, ending at once; the next start recovers: %s", err->text);
-    _exit(EX_IOERR);
+    struct daemon *d = user;
+    struct tb_net *net = d->nets[tb_worker_index(w)];
+    (void)err; /* logged */
+    if (net)
+        tb_net_lost(net, shard);
 }
 
 static void on_inner(struct tb_op *op)

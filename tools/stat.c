@@ -40,6 +40,20 @@ static void print_cell(const json_t *column, size_t row)
     printf("  %12s", text);
 }
 
+/* print_troubles: every shard that is not serving, and why. */
+static void print_troubles(const json_t *shards)
+{
+    const json_t *o;
+    size_t i;
+
+    json_array_foreach (shards, i, o) {
+        const char *state = json_string_value(json_object_get(o, "state"));
+        const char *reason = json_string_value(json_object_get(o, "reason"));
+        if (state && strcmp(state, "serving") != 0)
+            printf("\nshard %zu is %s: %s\n", i, state, reason ? reason : "no reason given");
+    }
+}
+
 static void print_people(const json_t *result)
 {
     const json_t *shards = json_object_get(result, "shards");
@@ -60,6 +74,7 @@ static void print_people(const json_t *result)
             print_cell(json_array_get(shards, i), row);
         putchar('\n');
     }
+    print_troubles(shards);
 }
 
 void stat_show(struct tool *t)

@@ -53,7 +53,7 @@ static enum tb_rc open_databases(struct tb_index *ix, bool create)
         ix->txn = NULL;
     }
     if (rc != 0)
-        fail(ix, TB_CORRUPT, "its databases cannot be opened", rc);
+        fail(ix, rc == EIO || rc == ENOSPC ? TB_IO : TB_CORRUPT, "its databases cannot be opened", rc);
     return ix->rc;
 }
 
@@ -133,7 +133,8 @@ static enum tb_rc roll_back_fd(struct tb_io *io, int fd, const char *path, uint6
     for (unsigned i = 0; i < 2; i++) {
         int64_t n = tb_io_pread(io, fd, slot[i], SLOT, i * PAGE);
         if (n != SLOT)
-            return tb_error_set(err, TB_CORRUPT, n < 0 ? (int)-n : 0, "index %s: meta page %u cannot be read", path, i);
+            return tb_error_set(err, n < 0 ? TB_IO : TB_CORRUPT, n < 0 ? (int)-n : 0,
+                                "index %s: meta page %u cannot be read", path, i);
     }
     if (meta_txnid(meta) != txnid)
         return tb_error_set(err, TB_CORRUPT, 0, "index %s: the checkpoint record contradicts itself", path);

@@ -76,6 +76,7 @@ struct tb_file_calls {
     int64_t (*pwrite)(struct tb_io *io, int fd, const void *buf, size_t len, uint64_t offset);
     int (*sync)(struct tb_io *io, int fd);
     uint32_t (*block_bytes)(struct tb_io *io, const char *path);
+    void (*forget)(struct tb_io *io, int fd);
 };
 
 struct tb_socket_calls {

@@ -252,6 +252,12 @@ static uint32_t real_block_bytes(struct tb_io *io, const char *path)
     return bytes != 0 ? bytes : 512;
 }
 
+static void real_forget(struct tb_io *io, int fd)
+{
+    (void)io;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* dirty pages stay, and are written as ever */
+}
+
 const struct tb_file_calls tb_real_files = {
     .open = real_open,
     .close = real_close,
@@ -268,4 +274,5 @@ const struct tb_file_calls tb_real_files = {
     .pwrite = real_pwrite,
     .sync = real_sync,
     .block_bytes = real_block_bytes,
+    .forget = real_forget,
 };

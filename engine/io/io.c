@@ -149,6 +149,11 @@ int tb_io_sync(struct tb_io *io, int fd)
     return io->backend->files->sync(io, fd);
 }
 
+void tb_io_file_forget(struct tb_io *io, int fd)
+{
+    io->backend->files->forget(io, fd);
+}
+
 uint32_t tb_io_block_bytes(struct tb_io *io, const char *path)
 {
     return io->backend->files->block_bytes(io, path);

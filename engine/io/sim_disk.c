@@ -278,6 +278,33 @@ void sim_fail_sync(struct tb_sim *sim, struct sim_sync *s)
     sim_end_sync(sim, s, true);
 }
 
+/* The page cache lets go of what it thinks clean: what a failed sync lost is then seen to be lost. */
+void sim_drop_clean(struct sim_node *n)
+{
+    static const char zeros[SIM_SECTOR];
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", n->hold_fd);
+    int fd = n->lost ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    size_t size = sim_cached_size(n);
+    const char *cached = fd >= 0 ? map_cached(n, size) : NULL;
+    for (size_t o = 0; cached && o < size; o += SIM_SECTOR) {
+        size_t len = size - o < SIM_SECTOR ? size - o : SIM_SECTOR;
+        if (!is_clean_by_lie(n, cached, o, len))
+            continue;
+        size_t have = o >= n->len ? 0 : n->len - o < len ? n->len - o : len;
+        if (have < len)
+            (void)tb_real_write(fd, zeros, len, o, false); /* a test's folder: it can be written */
+        if (have && memcmp(n->durable + o, cached + o, have) != 0)
+            (void)tb_real_write(fd, n->durable + o, have, o, false);
+    }
+    unmap_cached(cached, size);
+    if (fd >= 0)
+        (void)close(fd); /* a test's file */
+    free(n->lost);
+    n->lost = NULL;
+    n->lost_len = 0;
+}
+
 static struct sim_sync *sync_of(struct tb_sim *sim, const struct tb_op *op)
 {
     struct sim_sync *s = sim->disk.syncs;

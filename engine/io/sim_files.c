@@ -231,6 +231,13 @@ static uint32_t sim_block_bytes(struct tb_io *io, const char *path)
     return sim_of(io)->disk.block_bytes;
 }
 
+static void sim_forget_file(struct tb_io *io, int fd)
+{
+    struct sim_node *n = sim_io_of(io)->dead ? NULL : sim_node_of_fd(sim_of(io), fd);
+    if (n)
+        sim_drop_clean(n);
+}
+
 const struct tb_file_calls sim_files = {
     .open = sim_open,
     .close = sim_close_file,
@@ -247,4 +254,5 @@ const struct tb_file_calls sim_files = {
     .pwrite = sim_pwrite,
     .sync = sim_sync,
     .block_bytes = sim_block_bytes,
+    .forget = sim_forget_file,
 };

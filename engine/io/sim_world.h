@@ -231,6 +231,7 @@ void sim_forget_nodes(struct tb_sim *sim);
 struct sim_sync *sim_begin_sync(struct tb_sim *sim, struct sim_node *n, struct tb_op *op);
 void sim_end_sync(struct tb_sim *sim, struct sim_sync *s, bool apply);
 void sim_fail_sync(struct tb_sim *sim, struct sim_sync *s);
+void sim_drop_clean(struct sim_node *n);
 int64_t sim_write_now(struct tb_sim *sim, int fd, const void *buf, size_t len, uint64_t offset, bool durable);
 /* sim_write_some: a failed write leaves some of its sectors behind. */
 void sim_write_some(struct tb_sim *sim, int fd, const char *buf, size_t len, uint64_t offset);

@@ -49,6 +49,7 @@ struct tb_log {
     bool failed, writing;
     uint64_t end, durable; /* end: after the last closed frame */
     uint64_t last_frame;   /* where it begins */
+    uint32_t scanned;      /* bytes of it, if the scan found it; 0: it found none */
     uint32_t chain;        /* its crc */
     struct group *open, *first, **last, *inflight, *pool;
     unsigned queued, pooled;
@@ -387,6 +388,8 @@ static enum tb_rc window_open(struct tb_log *log, struct window *w, uint32_t seg
         return rc;
     w->fd = read_fd(log, segment);
     w->len = 0;
+    if (w->fd >= 0)
+        tb_io_file_forget(log->cfg.io, w->fd); /* what a failed sync left in memory alone is not there */
     return w->fd < 0 ? tb_error_set(err, TB_IO, -w->fd, "log %s: segment %08x cannot be opened", log->dir, segment)
                      : TB_OK;
 }
@@ -468,6 +471,7 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
         if (rc != TB_OK)
             break;
         log->last_frame = log->end;
+        log->scanned = h.len;
         log->end += h.len;
         log->chain = h.crc;
         log->stat.used_bytes += h.len;
@@ -753,6 +757,42 @@ static bool current_ready(const struct tb_log *log)
     return segment_ready(log, log->segment);
 }
 
+/* rewrite: the blocks from..to again, with the bytes they hold. */
+static int64_t rewrite(struct tb_log *log, int fd, uint64_t from, uint64_t to)
+{
+    uint8_t *block = aligned_alloc(TB_BLOCK, to - from);
+    int64_t n = block == NULL ? -ENOMEM : tb_io_pread(log->cfg.io, fd, block, to - from, from);
+    if (n == (int64_t)(to - from))
+        n = tb_io_pwrite(log->cfg.io, fd, block, to - from, from);
+    free(block);
+    return n < 0 ? n : n == (int64_t)(to - from) ? 0 : -EIO;
+}
+
+enum tb_rc tb_log_harden(struct tb_log *log, struct tb_error *err)
+{
+    int named = tb_io_sync_dir(log->cfg.io, log->dir); /* R3: of a segment that was just being made */
+    if (named < 0)
+        return tb_error_set(err, TB_IO, -named, "log folder %s cannot be synced", log->dir);
+    if (log->scanned == 0)
+        return TB_OK; /* nothing behind the checkpoint, and that is durable */
+    char path[TB_PATH_MAX];
+    tb_segment_path(log->dir, segment_of(log, log->last_frame), path);
+    uint64_t offset = log->last_frame % log->cfg.segment_bytes;
+    int fd = tb_io_file_open(log->cfg.io, path, TB_OPEN_WRITE | TB_OPEN_DIRECT);
+    int64_t rc = fd;
+    /* R6: where a cut may destroy what is being written, what is there is only flushed */
+    if (fd >= 0)
+        rc = log->cfg.pad_bytes != 0 ? 0
+                                     : rewrite(log, fd, offset & ~(uint64_t)(TB_BLOCK - 1),
+                                               (offset + log->scanned + TB_BLOCK - 1) & ~(uint64_t)(TB_BLOCK - 1));
+    if (fd >= 0 && rc == 0)
+        rc = tb_io_sync(log->cfg.io, fd);
+    if (fd >= 0)
+        (void)tb_io_file_close(log->cfg.io, fd); /* synced, or failed already */
+    return rc < 0 ? tb_error_set(err, TB_IO, (int)-rc, "log segment %s: its last frame cannot be made durable", path)
+                  : TB_OK;
+}
+
 enum tb_rc tb_log_start(struct tb_log *log, struct tb_error *err)
 {
     char path[TB_PATH_MAX];
@@ -769,8 +809,12 @@ enum tb_rc tb_log_start(struct tb_log *log, struct tb_error *err)
         if (n < 0)
             return tb_error_set(err, TB_IO, (int)-n, "log segment %s: its last block cannot be read", path);
     }
-    make_next(log);
     return TB_OK;
+}
+
+void tb_log_prepare(struct tb_log *log)
+{
+    make_next(log);
 }
 
 /* ---- adding ---- */
@@ -880,8 +924,7 @@ static void log_fail(struct tb_log *log, int sys, const char *what)
 {
     struct tb_error err;
     log->failed = true;
-    (void)tb_error_set(&err, TB_IO, sys, "log %s: %s; nothing un-synced was answered, restart to recover", log->dir,
-                       what);
+    (void)tb_error_set(&err, TB_IO, sys, "log %s: %s; nothing un-synced was answered", log->dir, what);
     log->cfg.events.failed(log->cfg.events.user, &err);
 }
 

@@ -66,8 +66,16 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
                        enum tb_rc (*each)(void *user, const struct tb_record *r),
                        void (*frame_end)(void *user, struct tb_log_mark mark), void *user,
                        struct tb_error *err) TB_USE_RESULT;
-/* tb_log_start: go on appending where the scan ended. NOSPACE is not an error here: see tb_log_room. Blocks shortly. */
+/*
+ * tb_log_harden: make the last frame found by the scan durable, and the segments' names. Of all frames it alone may
+ * come from a write that failed, or was under way when the process ended: it can be read, but was perhaps never flushed
+ * (L1). Before anything relies on it (R1). IO. Blocks shortly.
+ */
+enum tb_rc tb_log_harden(struct tb_log *log, struct tb_error *err) TB_USE_RESULT;
+/* tb_log_start: go on appending where the scan ended. Blocks shortly. */
 enum tb_rc tb_log_start(struct tb_log *log, struct tb_error *err) TB_USE_RESULT;
+/* tb_log_prepare: begin to make the next segment, if it is not there. NOSPACE is no error here: see tb_log_room. */
+void tb_log_prepare(struct tb_log *log);
 /* tb_log_close: nothing may be in flight (tb_log_quiet), or the io is being thrown away with it. */
 void tb_log_close(struct tb_log *log);
 bool tb_log_quiet(const struct tb_log *log); /* nothing un-durable, nothing in flight */

@@ -166,6 +166,8 @@ enum tb_rc tb_segment_check(struct tb_io *io, const struct tb_log_config *cfg, u
     int64_t n = tb_io_pread(io, fd, &h, sizeof(h), 0);
     int64_t size = tb_io_file_size(io, fd);
     (void)tb_io_file_close(io, fd);
+    if (n < 0)
+        return tb_error_set(err, TB_IO, (int)-n, "log segment %s cannot be read", path);
     bool known = n == (int64_t)sizeof(h) && h.format >= TB_FORMAT_OLDEST && h.format <= TB_FORMAT;
     header_fill(cfg, number, known ? h.format : TB_FORMAT, &want);
     if (!known || memcmp(&h, &want, sizeof(h)) != 0)

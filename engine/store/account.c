@@ -31,6 +31,7 @@ enum tb_rc tb_account_open(struct tb_worker *w, struct tb_account_id id, struct 
         a->position = tb_log_end(s->log);
         a->next = s->bucket[id.acct % TB_ACCOUNT_BUCKETS];
         s->bucket[id.acct % TB_ACCOUNT_BUCKETS] = a;
+        s->accounts_open++;
     }
     if (a->deleted)
         return TB_NOTFOUND;
@@ -47,12 +48,18 @@ void tb_account_close(struct tb_account *a)
     while (*at != a)
         at = &(*at)->next;
     *at = a->next;
+    a->shard->accounts_open--;
     free(a);
 }
 
 struct tb_worker *tb_account_worker(struct tb_account *a)
 {
     return a->shard->worker;
+}
+
+uint32_t tb_account_shard(const struct tb_account *a)
+{
+    return a->shard->number;
 }
 
 uint64_t tb_account_position(const struct tb_account *a)
@@ -160,6 +167,14 @@ static void create_forget(struct tb_store *st, struct request *r)
         *at = r->creating.next;
 }
 
+static bool is_reserved(const struct tb_store *st, const struct request *r)
+{
+    const struct tb_creating *c = st->creating;
+    while (c != NULL && c != &r->creating)
+        c = c->next;
+    return c != NULL;
+}
+
 static void create_release(struct tb_call *call, struct tb_worker *owner)
 {
     create_forget(owner->store, call->user);
@@ -208,6 +223,10 @@ static void create_place(struct tb_call *call, struct tb_worker *owner)
 {
     struct request *r = call->user;
     struct tb_shard *s = owner->store->shard[0];
+    if (!is_reserved(owner->store, r)) { /* shard 0 has been rebuilt meanwhile: the name may be another's by now */
+        call->rc = TB_IO;
+        return;
+    }
     call->rc = tb_shard_admit(s, sizeof(struct tb_pay_place) + TB_NAME_MAX + TB_SECRET_MAX, 1, ADMIT_CALL);
     if (call->rc == TB_OK)
         log_place(s, &r->id);

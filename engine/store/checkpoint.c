@@ -133,17 +133,14 @@ static enum tb_rc commit(struct tb_shard *s, struct tb_log_mark mark)
     enum tb_rc rc = tb_index_commit(s->ix, &txnid);
     if (rc == TB_OK)
         rc = tb_index_meta(s->ix, s->worker->io, s->index_fd, txnid, s->ckpt.meta);
-    if (rc == TB_OK)
-        rc = tb_index_begin(s->ix);
     if (rc != TB_OK)
         return rc;
     s->ckpt.txnid = txnid;
     s->ckpt.applied = mark.end;
     s->ckpt.last = mark.last;
     s->ckpt.chain = mark.chain;
-    s->ckpt.epoch = s->store->super.epoch;
+    s->ckpt.epoch = s->epoch;
     s->ckpt_log_end = mark.end;
-    s->ckpt_started_ns = tb_io_now_ns(s->worker->io);
     s->want_checkpoint = false;
     return TB_OK;
 }
@@ -163,10 +160,11 @@ void tb_checkpoint_boundary(struct tb_shard *s, struct tb_log_mark mark)
     tb_apply_frame_end(&s->x);
     if (s->failed || s->ckpt_phase != CKPT_IDLE || mark.end == s->x.state.applied || !due(s, mark.end))
         return;
-    if (commit(s, mark) != TB_OK) {
+    if (commit(s, mark) != TB_OK || tb_index_begin(s->ix) != TB_OK) {
         checkpoint_fail(s, 0, tb_index_error(s->ix));
         return;
     }
+    s->ckpt_started_ns = tb_io_now_ns(s->worker->io);
     s->ckpt_phase = CKPT_SYNCING;
     s->ckpt_op = (struct tb_op){.done = sync_done, .user = s};
     tb_io_datasync(s->worker->io, &s->ckpt_op, s->index_fd);

@@ -29,6 +29,7 @@ struct part { /* one shard's share */
     struct tb_image image;
     struct tb_slice queue; /* a QUEUE payload to log with it */
     uint64_t queue_id;
+    enum tb_rc rc; /* of its chunks: what went wrong in this shard */
 };
 
 struct tb_delivery {
@@ -81,7 +82,7 @@ static void unpin(struct tb_delivery *d, struct part *p)
     if (u == NULL)
         return;
     u->lsn = p->pin;
-    u->call = (struct tb_call){.run = unpin_run, .user = u, .op = {.done = unpin_done, .user = u}};
+    u->call = (struct tb_call){.run = unpin_run, .user = u, .always = true, .op = {.done = unpin_done, .user = u}};
     tb_call(d->worker, p->shard, &u->call);
 }
 
@@ -226,12 +227,17 @@ static bool parts_make(struct tb_delivery *d)
     return true;
 }
 
+/* parts_call: run on the owners of the first n parts, but for those that failed; at least one has not. */
 static void parts_call(struct tb_delivery *d, size_t n, void (*run)(struct tb_call *call, struct tb_worker *owner),
                        void (*done)(struct tb_op *op))
 {
-    d->waiting = n;
+    d->waiting = 0;
+    for (size_t i = 0; i < n; i++)
+        d->waiting += d->parts[i].rc == TB_OK;
     for (size_t i = 0; i < n; i++) {
         struct part *p = &d->parts[i];
+        if (p->rc != TB_OK)
+            continue;
         p->call.run = run;
         p->call.user = p;
         p->call.op = (struct tb_op){.done = done, .user = p};
@@ -308,6 +314,19 @@ static void chunk_run(struct tb_call *call, struct tb_worker *owner)
         call->rc = TB_LIMIT;
 }
 
+/* parts_failed: the delivery fails with its last part, or with any if it is all or nothing. */
+static void parts_failed(struct tb_delivery *d, bool any)
+{
+    enum tb_rc worst = TB_OK;
+    size_t bad = 0;
+    for (size_t i = 0; i < d->parts_n; i++) {
+        bad += d->parts[i].rc != TB_OK;
+        worst = worst == TB_OK ? d->parts[i].rc : worst;
+    }
+    if (d->failed == TB_OK && bad > 0 && (any || bad == d->parts_n))
+        d->failed = worst;
+}
+
 static void commit_send(struct tb_delivery *d);
 static bool chunk_start(struct tb_delivery *d);
 
@@ -315,14 +334,14 @@ static void chunk_done(struct tb_op *op)
 {
     struct part *p = op->user;
     struct tb_delivery *d = p->d;
-    if (p->call.rc != TB_OK && d->failed == TB_OK)
-        d->failed = p->call.rc;
+    p->rc = p->call.rc;
     if (--d->waiting > 0)
         return;
     if (d->aborted) {
         delivery_end(d);
         return;
     }
+    parts_failed(d, d->atomic);
     d->chunks++;
     if (chunk_start(d))
         return;
@@ -585,6 +604,8 @@ static void commit_send(struct tb_delivery *d)
     }
     for (size_t i = 0; i < d->parts_n; i++) {
         struct part *p = &d->parts[i];
+        for (size_t k = 0; p->rc != TB_OK && k < p->n; k++)
+            p->targets[k]->rc = p->rc;
         p->image = img;
         p->image.list = tb_slice(p->list, d->chunking && d->chunks > 1 ? d->chunks * sizeof(*p->list) : 0);
     }
@@ -612,6 +633,7 @@ void tb_delivery_commit(struct tb_delivery *d, bool atomic, struct tb_op *op)
     if (d->failed == TB_OK && !d->chunking && d->raw.len > TB_BODY_ONE_MAX &&
         d->raw.len - head_end(tb_buf_all(&d->raw)) > TB_BODY_ONE_MAX)
         chunking_begin(d);
+    parts_failed(d, atomic);
     if (d->chunking && chunk_start(d))
         return; /* chunk_done goes on */
     commit_send(d);

@@ -105,7 +105,7 @@ void tb_directory_remove(struct tb_store *store, struct tb_slice name)
     (void)pthread_rwlock_unlock(&store->lock);
 }
 
-void tb_directory_load(struct tb_store *store, struct tb_index *ix)
+static void read_places(struct tb_store *store, struct tb_index *ix)
 {
     struct tb_slice k, v;
     bool more = tb_index_ge(ix, TB_DB_PLACE, tb_slice("\0", 1), 0, &k, &v);
@@ -124,9 +124,32 @@ void tb_directory_load(struct tb_store *store, struct tb_index *ix)
     }
 }
 
+static void free_names(struct tb_identity **names, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+}
+
+void tb_directory_load(struct tb_store *store, struct tb_index *ix)
+{
+    struct tb_store *fresh = calloc(1, sizeof(*fresh)); /* of which only the names are used */
+    TB_ASSERT(fresh != NULL);
+    (void)pthread_rwlock_init(&fresh->lock, NULL);
+    read_places(fresh, ix);
+    (void)pthread_rwlock_wrlock(&store->lock); /* at no moment is a name missing */
+    struct tb_identity **names = store->names;
+    size_t n = store->names_n;
+    store->names = fresh->names;
+    store->names_n = fresh->names_n;
+    store->names_cap = fresh->names_cap;
+    (void)pthread_rwlock_unlock(&store->lock);
+    free_names(names, n);
+    (void)pthread_rwlock_destroy(&fresh->lock);
+    free(fresh);
+}
+
 void tb_directory_free(struct tb_store *store)
 {
-    for (size_t i = 0; i < store->names_n; i++)
-        free(store->names[i]);
-    free(store->names);
+    free_names(store->names, store->names_n);
 }

@@ -93,6 +93,7 @@ static void body_free(struct tb_body *b)
 {
     for (uint32_t i = 0; i < b->pieces; i++)
         tb_pin_segment_remove(&b->shard->pins, b->piece[i].lsn);
+    b->shard->bodies_open--;
     free(b->piece);
     free(b->comp);
     free(b->raw);
@@ -155,6 +156,7 @@ enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
         free(b);
         return TB_LIMIT;
     }
+    s->bodies_open++;
     b->size = row.size;
     b->header_size = row.header_size;
     b->acct = tb_view_account(v)->acct;

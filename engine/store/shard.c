@@ -55,11 +55,11 @@ void tb_shard_fail(struct tb_shard *s, const struct tb_error *err)
 {
     if (s->failed)
         return;
-    s->failed = true;
-    tb_log(TB_LOG_ERROR, "shard=%u failed, nothing of it is answered any more: %s", s->number, err->text);
-    if (s->store->cfg.failed == NULL)
-        abort();
-    s->store->cfg.failed(s->store->cfg.user, err);
+    tb_revive_begin(s, err);
+}
+
+void tb_shard_answer_all(struct tb_shard *s)
+{
     while (s->gate_first != NULL) {
         struct tb_op *op = s->gate_first;
         s->gate_first = op->next;
@@ -80,6 +80,10 @@ static struct tb_shard *shard_new(const struct tb_store *store, uint32_t number)
     s->ckpt_fd = s->index_fd = -1;
     s->x.segment_bytes = store->super.segment_bytes;
     tb_pins_init(&s->pins, store->super.segment_bytes);
+    s->epoch = store->super.epoch;
+    s->state = SHARD_REBUILDING;
+    s->failed = true;
+    atomic_init(&s->away, true);
     (void)snprintf(s->dir, sizeof(s->dir), "%.990s/shard-%02x", store->dir, number);
     return s;
 }
@@ -91,7 +95,7 @@ static enum tb_rc log_open(struct tb_io *io, const struct tb_store *store, struc
     struct tb_log_config cfg = {.io = io,
                                 .dir = path,
                                 .shard = s->number,
-                                .epoch = store->super.epoch,
+                                .epoch = s->epoch,
                                 .segment_bytes = store->super.segment_bytes,
                                 .pad_bytes = store->super.pad_bytes,
                                 .events = {s, on_boundary, on_durable, on_failed}};
@@ -129,7 +133,7 @@ static enum tb_rc create_index(struct tb_io *io, const struct tb_store *store, s
     s->ckpt.seq = 1;
     s->ckpt.txnid = txnid;
     s->ckpt.applied = first;
-    s->ckpt.epoch = store->super.epoch;
+    s->ckpt.epoch = s->epoch;
     s->ckpt.shard = s->number;
     memcpy(s->ckpt.uuid, store->super.uuid, 16);
     tb_ckpt_seal(&s->ckpt);
@@ -209,8 +213,9 @@ static enum tb_rc open_index(struct tb_shard *s, struct tb_io *io, struct tb_err
     return TB_OK;
 }
 
-static enum tb_rc recover(struct tb_shard *s, struct tb_io *io, struct tb_error *err)
+enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err)
 {
+    struct tb_io *io = s->worker->io;
     char path[PATH_LONG];
     uint8_t block[TB_BLOCK];
     shard_path(s, "CKPT", path);
@@ -234,14 +239,29 @@ static enum tb_rc recover(struct tb_shard *s, struct tb_io *io, struct tb_error 
     if (rc == TB_OK)
         rc = tb_log_scan(s->log, from, replay_record, replay_frame_end, s, err);
     if (rc == TB_OK)
+        rc = tb_log_harden(s->log, err);
+    if (rc == TB_OK)
         rc = tb_checkpoint_now(s, s->replayed, err);
     if (rc == TB_OK)
         rc = tb_log_start(s->log, err);
     if (rc == TB_OK)
         tb_log(TB_LOG_INFO, "shard=%u recovered epoch=%u replayed_bytes=%llu accounts=%llu messages=%llu", s->number,
-               s->store->super.epoch, (unsigned long long)(s->replayed.end - from.end),
-               (unsigned long long)s->x.state.accounts, (unsigned long long)s->x.state.messages);
+               s->epoch, (unsigned long long)(s->replayed.end - from.end), (unsigned long long)s->x.state.accounts,
+               (unsigned long long)s->x.state.messages);
     return rc;
+}
+
+enum tb_rc tb_shard_serve(struct tb_shard *s, struct tb_error *err)
+{
+    if (tb_index_begin(s->ix) != TB_OK)
+        return tb_error_set(err, TB_IO, 0, "shard %s: %s", s->dir, tb_index_error(s->ix));
+    s->opened_ns = s->ckpt_started_ns = tb_io_now_ns(s->worker->io);
+    s->state = SHARD_SERVING;
+    s->failed = false;
+    atomic_store(&s->away, false);
+    tb_log_prepare(s->log);
+    tb_checkpoint_reserve(s);
+    return TB_OK;
 }
 
 enum tb_rc tb_shard_open(struct tb_worker *w, uint32_t number, struct tb_shard **out, struct tb_error *err)
@@ -252,37 +272,57 @@ enum tb_rc tb_shard_open(struct tb_worker *w, uint32_t number, struct tb_shard *
     s->store = w->store;
     s->worker = w;
     s->ckpt_block = aligned_alloc(TB_BLOCK, TB_BLOCK);
-    enum tb_rc rc = s->ckpt_block != NULL ? recover(s, w->io, err)
+    enum tb_rc rc = s->ckpt_block != NULL ? tb_shard_recover(s, err)
                                           : tb_error_set(err, TB_LIMIT, ENOMEM, "shard %u", number);
+    if (rc == TB_OK)
+        rc = tb_shard_serve(s, err);
     if (rc != TB_OK) {
         tb_shard_close(s);
         return rc;
     }
-    s->open = true;
-    tb_checkpoint_reserve(s);
     *out = s;
     return TB_OK;
+}
+
+void tb_shard_drop(struct tb_shard *s)
+{
+    for (size_t i = 0; i < TB_ACCOUNT_BUCKETS; i++) {
+        for (struct tb_account *a = s->bucket[i], *next; a != NULL; a = next) {
+            next = a->next;
+            free(a);
+        }
+        s->bucket[i] = NULL;
+    }
+    tb_log_close(s->log);
+    tb_index_close(s->ix);
+    s->log = NULL;
+    s->ix = NULL;
+    if (s->ckpt_fd >= 0)
+        (void)tb_io_file_close(s->worker->io, s->ckpt_fd);
+    if (s->index_fd >= 0)
+        (void)tb_io_file_close(s->worker->io, s->index_fd);
+    s->ckpt_fd = s->index_fd = -1;
+    free(s->x.seg);
+    s->x = (struct tb_applier){.segment_bytes = s->x.segment_bytes};
+    s->ckpt_phase = CKPT_IDLE;
+    s->index_full = s->want_checkpoint = false;
+    s->reserve_pages = s->reserve_want = 0;
+    s->accounts_open = 0;
 }
 
 void tb_shard_close(struct tb_shard *s)
 {
     if (s == NULL)
         return;
-    for (size_t i = 0; i < TB_ACCOUNT_BUCKETS; i++)
-        for (struct tb_account *a = s->bucket[i], *next; a != NULL; a = next) {
-            next = a->next;
-            free(a);
-        }
-    tb_log_close(s->log);
-    tb_index_close(s->ix);
-    if (s->ckpt_fd >= 0)
-        (void)tb_io_file_close(s->worker->io, s->ckpt_fd);
-    if (s->index_fd >= 0)
-        (void)tb_io_file_close(s->worker->io, s->index_fd);
+    tb_shard_drop(s);
     tb_pins_free(&s->pins);
     free(s->ckpt_block);
-    free(s->x.seg);
     free(s);
+}
+
+bool tb_shard_idle(const struct tb_shard *s)
+{
+    return tb_log_idle(s->log) && s->ckpt_phase != CKPT_SYNCING && s->ckpt_phase != CKPT_WRITING && !s->reserving;
 }
 
 struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)
@@ -404,13 +444,17 @@ static void call_wait(struct tb_shard *s, struct tb_call *call)
 static bool call_run(struct tb_shard *s, struct tb_call *call)
 {
     call->rc = TB_OK;
-    if (s->failed)
-        call->rc = TB_IO;
-    else
-        call->run(call, s->worker);
-    if (call->rc == TB_BUSY && !s->stopping)
-        return false;
     call->gate = (struct tb_op){.done = call_back, .user = s};
+    if (s->failed) {
+        call->rc = TB_IO;
+        if (call->always)
+            call->run(call, s->worker);
+        tb_worker_ready(s->worker, &call->gate, call->always ? TB_OK : TB_IO);
+        return true;
+    }
+    call->run(call, s->worker);
+    if (call->rc == TB_BUSY && !s->stopping && !s->failed)
+        return false;
     call->position = tb_log_end(s->log);
     tb_gate_insert(s, call->position, &call->gate);
     return true;
@@ -519,8 +563,14 @@ void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat
     uint64_t used, high;
     memset(out, 0, sizeof(*out));
     out->shard = shard;
+    out->state = s != NULL ? tb_shard_state_text(s) : "elsewhere";
     if (s == NULL)
         return;
+    out->failures = s->failures;
+    if (s->failed) {
+        (void)snprintf(out->reason, sizeof(out->reason), "%s", s->reason.text);
+        return;
+    }
     tb_log_stat(s->log, &log);
     tb_index_pages(s->ix, &used, &high);
     const struct tb_disk_state *st = &s->x.state;
@@ -541,6 +591,6 @@ void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat
     out->position = tb_log_end(s->log);
     out->durable = tb_log_durable(s->log);
     out->applied_confirmed = s->confirmed;
-    out->epoch = s->store->super.epoch;
+    out->epoch = s->epoch;
     out->format = st->format;
 }

@@ -118,16 +118,33 @@ struct tb_account {
 };
 
 enum tb_ckpt_phase { CKPT_IDLE, CKPT_SYNCING, CKPT_WAITING, CKPT_WRITING };
+/*
+ * SERVING --tb_shard_fail--> TELLING --sessions told, gates and calls answered IO--> DRAINING --nobody holds anything
+ * of it--> PAUSED (0 to 60 s) --> REBUILDING --> SERVING; from REBUILDING back to PAUSED if the disk still fails, to
+ * DOWN if what it holds is damaged.
+ */
+enum tb_shard_state { SHARD_SERVING, SHARD_TELLING, SHARD_DRAINING, SHARD_PAUSED, SHARD_REBUILDING, SHARD_DOWN };
 struct tb_shard {
     struct tb_store *store;
     struct tb_worker *worker;
     uint32_t number;
     char dir[TB_PATH];
-    struct tb_log *log;
+    struct tb_log *log; /* NULL with ix while nothing of the shard is in memory (PAUSED to DOWN) */
     struct tb_index *ix;
     struct tb_applier x;
-    struct tb_pins pins; /* what of the log is needed though no row points there */
-    bool open, failed, stopping;
+    struct tb_pins pins;   /* what of the log is needed though no row points there */
+    uint32_t epoch;        /* of this recovery */
+    bool failed, stopping; /* failed: not SERVING */
+    _Atomic(bool) away;    /* the same for other threads */
+    /* revive.c */
+    enum tb_shard_state state;
+    struct tb_error reason;  /* why it is not serving */
+    struct tb_error attempt; /* the rebuilder's */
+    unsigned failures;       /* since it last served for a while */
+    uint64_t opened_ns, failed_ns;
+    struct tb_op revive_op;
+    bool reviving;                       /* revive_op is under way */
+    unsigned accounts_open, bodies_open; /* handles that point into what is rebuilt */
     struct tb_account *bucket[TB_ACCOUNT_BUCKETS];
     struct tb_op *gate_first; /* waiting for a position (op->offset), ascending */
     struct tb_op *gate_last;
@@ -173,6 +190,7 @@ struct tb_store {
     atomic_uint queue_unsettled;  /* shards, then queued deliveries, that have not told yet which chunks they need */
     struct tb_worker *worker[TB_SHARDS_MAX];
     struct tb_shard *shard[TB_SHARDS_MAX];
+    pthread_mutex_t super_lock; /* of writing SUPER */
     pthread_rwlock_t lock;      /* of the directory */
     struct tb_identity **names; /* sorted by name; owned */
     size_t names_n, names_cap;
@@ -182,6 +200,15 @@ struct tb_store {
 enum tb_rc tb_shard_create(struct tb_io *io, const struct tb_store *store, uint32_t number, struct tb_error *err);
 enum tb_rc tb_shard_open(struct tb_worker *w, uint32_t number, struct tb_shard **out, struct tb_error *err);
 void tb_shard_close(struct tb_shard *s);
+/* tb_shard_recover: from disk to a confirmed checkpoint; the index has no transaction yet. Blocks. Any thread, as long
+ * as no other looks at the shard. CORRUPT, INVALID: it is no use to try again. */
+enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;
+/* tb_shard_serve: what recovery leaves to the owner: the transaction, the next segment, pages ahead. */
+enum tb_rc tb_shard_serve(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;
+/* tb_shard_drop: throw away what it has in memory; nothing is committed. Nothing may be in flight. */
+void tb_shard_drop(struct tb_shard *s);
+/* tb_shard_idle: is nothing of it in flight? (Whoever starts something in the background adds a term.) */
+bool tb_shard_idle(const struct tb_shard *s);
 struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number);
 /*
  * tb_shard_admit: may an operation of so many payload bytes and records be logged now? OK, NOSPACE, BUSY, LIMIT, IO.
@@ -200,7 +227,10 @@ uint8_t *tb_shard_fill(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t
 void tb_shard_filled(struct tb_shard *s);
 /* tb_shard_touched: the account changed: its position moves, the views of mbox (0: all) are told. */
 void tb_shard_touched(struct tb_shard *s, uint32_t acct, uint32_t mbox);
+/* tb_shard_fail: R7: nothing of it is answered or written any more; once nobody holds anything of it, it is rebuilt.
+ * May be called anywhere on the owner's thread: who holds something is told from the loop. */
 void tb_shard_fail(struct tb_shard *s, const struct tb_error *err);
+void tb_shard_answer_all(struct tb_shard *s); /* gates and calls that wait: IO */
 struct tb_account *tb_shard_account(struct tb_shard *s, uint32_t acct);
 void tb_gate_insert(struct tb_shard *s, uint64_t position, struct tb_op *op);
 void tb_worker_ready(struct tb_worker *w, struct tb_op *op, enum tb_rc rc);
@@ -208,11 +238,23 @@ void tb_worker_ready(struct tb_worker *w, struct tb_op *op, enum tb_rc rc);
 bool tb_worker_forget(struct tb_worker *w, struct tb_op *op);
 int64_t tb_due(const struct tb_shard *s); /* when what is deleted now leaves the trash */
 
+/* revive.c: a failed shard's way back. tb_revive_begin: it fails now, for the first time. tb_revive: once a turn while
+ * it is not serving. tb_revive_stop: no further attempt. */
+void tb_revive_begin(struct tb_shard *s, const struct tb_error *err);
+void tb_revive(struct tb_shard *s);
+void tb_revive_stop(struct tb_shard *s);
+const char *tb_shard_state_text(const struct tb_shard *s);
+
+/* store.c: R2: a new epoch, durable. Any thread. */
+enum tb_rc tb_store_raise_epoch(struct tb_store *store, struct tb_io *io, uint32_t *epoch,
+                                struct tb_error *err) TB_USE_RESULT;
+
 /* checkpoint.c */
 void tb_checkpoint_boundary(struct tb_shard *s, struct tb_log_mark mark);
 void tb_checkpoint_durable(struct tb_shard *s);
 void tb_checkpoint_tick(struct tb_shard *s);
-enum tb_rc tb_checkpoint_now(struct tb_shard *s, struct tb_log_mark mark, struct tb_error *err); /* blocks: recovery */
+enum tb_rc tb_checkpoint_now(struct tb_shard *s, struct tb_log_mark mark,
+                             struct tb_error *err); /* blocks: recovery; leaves no transaction */
 bool tb_checkpoint_quiet(const struct tb_shard *s);
 void tb_checkpoint_reserve(struct tb_shard *s);
 
@@ -222,6 +264,7 @@ void tb_views_notify(struct tb_account *a, uint32_t mbox);
 /* directory.c */
 void tb_directory_set(struct tb_store *store, const struct tb_identity *id);
 void tb_directory_remove(struct tb_store *store, struct tb_slice name);
+/* tb_directory_load: what shard 0's index says replaces what is in memory. */
 void tb_directory_load(struct tb_store *store, struct tb_index *ix);
 void tb_directory_free(struct tb_store *store);
 

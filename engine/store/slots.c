@@ -13,12 +13,14 @@ enum tb_rc tb_slot_read(struct tb_io *io, const char *path, tb_slot_check check,
     int fd = tb_io_file_open(io, path, TB_OPEN_READ);
     if (fd < 0)
         return tb_error_set(err, fd == -ENOENT ? TB_NOTFOUND : TB_IO, -fd, "%s cannot be opened", path);
+    tb_io_file_forget(io, fd); /* a slot whose sync failed is not there, whatever the page cache thinks */
     uint8_t slot[TB_BLOCK];
     uint64_t best = 0;
     bool found = false;
-    for (unsigned i = 0; i < 2; i++) {
+    int64_t n = 0;
+    for (unsigned i = 0; i < 2 && n >= 0; i++) {
         uint64_t seq = 0;
-        int64_t n = tb_io_pread(io, fd, slot, TB_BLOCK, (uint64_t)i * TB_SLOT_STRIDE);
+        n = tb_io_pread(io, fd, slot, TB_BLOCK, (uint64_t)i * TB_SLOT_STRIDE);
         if (n == TB_BLOCK && check(slot, &seq) && (!found || seq > best)) {
             memcpy(block, slot, TB_BLOCK);
             best = seq;
@@ -26,6 +28,8 @@ enum tb_rc tb_slot_read(struct tb_io *io, const char *path, tb_slot_check check,
         }
     }
     (void)tb_io_file_close(io, fd);
+    if (n < 0) /* a torn slot is told by its checksum; one that cannot be read may be the newer truth */
+        return tb_error_set(err, TB_IO, (int)-n, "%s cannot be read", path);
     return found ? TB_OK : tb_error_set(err, TB_CORRUPT, 0, "%s: neither of its two copies is valid", path);
 }
 

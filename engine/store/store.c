@@ -48,6 +48,22 @@ static enum tb_rc super_write(struct tb_io *io, struct tb_store *st, struct tb_e
     return tb_slot_write(io, path, st->super.seq, &st->super, sizeof(st->super), err);
 }
 
+enum tb_rc tb_store_raise_epoch(struct tb_store *st, struct tb_io *io, uint32_t *epoch, struct tb_error *err)
+{
+    (void)pthread_mutex_lock(&st->super_lock);
+    uint64_t seq = st->super.seq;
+    uint32_t before = st->super.epoch++;
+    enum tb_rc rc = super_write(io, st, err);
+    if (rc == TB_OK) {
+        *epoch = st->super.epoch;
+    } else { /* the next attempt writes the same slot: the other one is the truth until one succeeds */
+        st->super.seq = seq;
+        st->super.epoch = before;
+    }
+    (void)pthread_mutex_unlock(&st->super_lock);
+    return rc;
+}
+
 static bool power_of_two(uint64_t v)
 {
     return v != 0 && (v & (v - 1)) == 0;
@@ -177,20 +193,22 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
     st->lock_fd = -1;
     atomic_init(&st->queue_unsettled, 0);
     (void)pthread_rwlock_init(&st->lock, NULL);
+    (void)pthread_mutex_init(&st->super_lock, NULL);
     enum tb_rc rc = load_super(io, st, err);
     if (rc == TB_OK)
         rc = lock_store(io, st, err);
     if (rc == TB_OK && (cfg->workers == 0 || cfg->workers > st->super.shards))
         st->cfg.workers = st->super.shards;
-    if (rc == TB_OK) {
+    uint32_t epoch;
+    if (rc == TB_OK)
         upgrade(st);
-        st->super.epoch++; /* R2: a new epoch before anything is appended */
-        rc = super_write(io, st, err);
-    }
+    if (rc == TB_OK)
+        rc = tb_store_raise_epoch(st, io, &epoch, err); /* R2: before anything is appended */
     if (rc != TB_OK) {
         if (st->lock_fd >= 0)
             (void)tb_io_file_close(io, st->lock_fd);
         (void)pthread_rwlock_destroy(&st->lock);
+        (void)pthread_mutex_destroy(&st->super_lock);
         free(st);
         return rc;
     }
@@ -206,6 +224,7 @@ void tb_store_close(struct tb_store *store)
     (void)tb_io_file_close(store->io, store->lock_fd);
     tb_directory_free(store);
     (void)pthread_rwlock_destroy(&store->lock);
+    (void)pthread_mutex_destroy(&store->super_lock);
     free(store);
 }
 
@@ -326,7 +345,8 @@ enum tb_rc tb_worker_open(struct tb_store *store, uint32_t index, struct tb_io *
 void tb_worker_started(struct tb_worker *w)
 {
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
-        tb_queue_resume(w->store->shard[i]);
+        if (!w->store->shard[i]->failed)
+            tb_queue_resume(w->store->shard[i]);
 }
 
 /* stop_step: has everything come to rest? Evaluated once a turn while stopping. */
@@ -335,8 +355,11 @@ static void stop_step(struct tb_worker *w)
     bool quiet = true;
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
         struct tb_shard *s = w->store->shard[i];
-        if (s->failed)
+        if (s->failed) {
+            tb_revive_stop(s);
+            quiet = quiet && s->state != SHARD_TELLING && !s->reviving && tb_shard_idle(s);
             continue;
+        }
         bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0;
         if (clean && s->confirmed != tb_log_end(s->log)) {
             s->want_checkpoint = true;
@@ -364,6 +387,9 @@ unsigned tb_worker_turn(struct tb_worker *w, bool wait)
             tb_log_flush(w->store->shard[i]->log);
     unsigned n = tb_io_turn(w->io, wait && w->ready_first == NULL);
     n += run_ready(w);
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
+        if (w->store->shard[i] != NULL && w->store->shard[i]->failed)
+            tb_revive(w->store->shard[i]);
     if (w->stop_op != NULL)
         stop_step(w);
     return n;
@@ -391,8 +417,10 @@ static void abandon(struct tb_worker *w)
             if (s == NULL)
                 continue;
             s->failed = true;
-            busy = busy || !tb_log_idle(s->log) || s->ckpt_phase == CKPT_SYNCING || s->ckpt_phase == CKPT_WRITING ||
-                   s->reserving;
+            tb_revive_stop(s);
+            if (s->state == SHARD_TELLING && tb_worker_forget(w, &s->revive_op))
+                s->reviving = false; /* nobody is left to be told */
+            busy = busy || s->reviving || !tb_shard_idle(s);
         }
         if (busy && tb_io_turn(w->io, true) == 0)
             return; /* the io has lost its ops with the power (sim) */
@@ -438,6 +466,11 @@ uint32_t tb_store_shards(const struct tb_store *store)
 struct tb_worker *tb_store_worker(struct tb_store *store, uint32_t index)
 {
     return index < TB_SHARDS_MAX ? store->worker[index] : NULL;
+}
+bool tb_store_serves(const struct tb_store *store, struct tb_account_id id)
+{
+    const struct tb_shard *s = id.shard < store->super.shards ? store->shard[id.shard] : NULL;
+    return s != NULL && !atomic_load_explicit(&s->away, memory_order_relaxed);
 }
 uint32_t tb_store_worker_of(const struct tb_store *store, struct tb_account_id id)
 {

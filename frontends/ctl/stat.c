@@ -53,7 +53,7 @@ static void stat_done(struct tb_op *op);
 static void ask(struct stat_job *j, uint32_t shard)
 {
     j->now = (struct tb_shard_stat){.shard = shard};
-    j->call = (struct tb_call){.run = stat_run, .user = j, .op = {.done = stat_done, .user = j}};
+    j->call = (struct tb_call){.run = stat_run, .user = j, .always = true, .op = {.done = stat_done, .user = j}};
     tb_call(j->x->worker, shard, &j->call);
 }
 
@@ -72,6 +72,10 @@ static void stat_done(struct tb_op *op)
     o = describe(&j->now);
     json_object_set_new(o, "shard", json_integer(shard));
     json_object_set_new(o, "worker", json_integer(shard % tb_store_workers(store)));
+    json_object_set_new(o, "state", json_string(j->now.state));
+    if (j->now.reason[0])
+        json_object_set_new(o, "reason", json_string(j->now.reason));
+    json_object_set_new(o, "failures", json_integer(j->now.failures));
     json_object_set_new(o, "epoch", json_integer(j->now.epoch));
     json_object_set_new(o, "format", json_integer(j->now.format));
     json_object_set_new(o, "position", json_integer((json_int_t)j->now.position));

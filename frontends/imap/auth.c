@@ -142,6 +142,8 @@ static enum imap_run checked(struct imap_session *s, struct imap_cmd *cmd, struc
         return imap_reply(cmd, "NO [UNAVAILABLE] Too many failed logins, try later");
     if (l->login.op.rc != TB_OK)
         return authentication_failed(s, cmd);
+    if (!tb_store_serves(store, l->login.identity.id))
+        return imap_reply(cmd, "NO [UNAVAILABLE] Storage trouble, try later");
     l->phase = LOGIN_MOVED;
     tb_conn_move(s->conn, tb_store_worker_of(store, l->login.identity.id));
     return RUN_WAIT;

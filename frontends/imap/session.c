@@ -436,6 +436,20 @@ static void imap_overload(struct tb_conn *c)
     farewell(c, "* BYE [UNAVAILABLE] Shutting down, or too many connections; try again\r\n");
 }
 
+static void imap_lost(struct tb_conn *c)
+{
+    struct imap_session *s = tb_conn_session(c);
+    s->out.conn = c;
+    imap_puts(&s->out, "* BYE [UNAVAILABLE] Storage trouble, what was not answered may not be stored; try again\r\n");
+    imap_out_flush(&s->out);
+}
+
+static bool imap_middle(const struct tb_conn *c)
+{
+    const struct imap_session *s = tb_conn_session((struct tb_conn *)(uintptr_t)c); /* looked at only */
+    return s->mid_response;
+}
+
 static void imap_closed(struct tb_conn *c)
 {
     struct imap_session *s = tb_conn_session(c);
@@ -457,5 +471,7 @@ const struct tb_proto tb_imap_proto = {
     .step = imap_step,
     .timeout = imap_timeout,
     .overload = imap_overload,
+    .lost = imap_lost,
+    .middle = imap_middle,
     .close = imap_closed,
 };

@@ -393,11 +393,40 @@ static void farewell(struct tb_conn *c, void (*say)(struct tb_conn *c), const ch
 
 void tb_conn_overload(struct tb_conn *c, const char *cause)
 {
+    if (c->phase >= PHASE_LAST)
+        return;
     if (!c->opened && c->listener->tls != TB_TLS_IMPLICIT) {
         c->phase = PHASE_OPEN; /* refused at the door: the farewell is its greeting */
         c->opened = true;
     }
     farewell(c, c->listener->proto->overload, cause);
+}
+
+bool tb_conn_holds(const struct tb_conn *c, uint32_t shard)
+{
+    bool holds = c->account && tb_account_shard(c->account) == shard;
+    for (uint32_t i = 0; i < c->marks_n; i++)
+        holds = holds || tb_account_shard(c->marks[i].account) == shard;
+    return holds;
+}
+
+/* tb_conn_lost: R7. The session is closed before the farewell is out: its shard is not to wait for a slow peer. */
+void tb_conn_lost(struct tb_conn *c)
+{
+    if (c->phase == PHASE_CLOSED || !c->opened)
+        return;
+    bool open = c->phase == PHASE_OPEN;
+    if (c->gating)
+        tb_gate_cancel(c->marks[0].account, &c->gate);
+    c->gating = false;
+    tb_output_drop(c);
+    c->account = NULL;
+    if (open && !c->middle && c->listener->proto->lost)
+        c->listener->proto->lost(c);
+    c->listener->proto->close(c);
+    c->opened = false;
+    tb_conn_last(c, "shard-failed");
+    tb_conn_settle(c);
 }
 
 void tb_conn_close(struct tb_conn *c, const char *cause)

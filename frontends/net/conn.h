@@ -42,6 +42,7 @@ struct tb_chunk {
 /* Output up to stream offset `end` (and after the mark before) waits for `position` of `account`. */
 struct tb_mark {
     uint64_t end, position;
+    bool middle;                /* `end` is in the middle of a response */
     struct tb_account *account; /* borrowed: open as long as the session */
 };
 
@@ -72,6 +73,7 @@ struct tb_conn {
     bool opened; /* proto->open ran */
     bool ready, running, again;
     bool receiving, sending, gating, recv_cancelled;
+    bool middle; /* `released` is in the middle of a response */
     bool eof, broken, choked, unread, authenticated, loopback;
     bool want_tls, want_move;
     uint32_t move_to;
@@ -183,6 +185,8 @@ void tb_conn_last(struct tb_conn *c, const char *cause);
 void tb_conn_close(struct tb_conn *c, const char *cause);
 void tb_conn_release(struct tb_conn *c);
 void tb_conn_overload(struct tb_conn *c, const char *cause);
+bool tb_conn_holds(const struct tb_conn *c, uint32_t shard);
+void tb_conn_lost(struct tb_conn *c);
 uint32_t tb_conn_due(const struct tb_conn *c);
 void tb_conn_expire(struct tb_conn *c, uint32_t now_s);
 
@@ -197,6 +201,7 @@ void tb_output_mark(struct tb_conn *c);
 void tb_output_gate(struct tb_conn *c);
 void tb_output_flush(struct tb_conn *c);
 void tb_output_free(struct tb_conn *c);
+void tb_output_drop(struct tb_conn *c); /* what is held */
 void tb_net_pool_free(struct tb_net *n);
 static inline uint64_t tb_output_pending(const struct tb_conn *c)
 {

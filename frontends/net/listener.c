@@ -335,6 +335,22 @@ void tb_net_stop(struct tb_net *n, struct tb_op *op)
     tb_net_gone(n);
 }
 
+/* Ending one moves it to another slot, so to be met twice is possible, and to be freed; the others stay. */
+void tb_net_lost(struct tb_net *n, uint32_t shard)
+{
+    uint32_t ended = 0;
+    for (size_t i = 0; i < TB_NET_WHEEL; i++)
+        for (struct tb_link *l = n->wheel[i].next, *next; l != &n->wheel[i]; l = next) {
+            struct tb_conn *c = TB_CONTAINER(l, struct tb_conn, wheel);
+            next = l->next;
+            if (!tb_conn_holds(c, shard))
+                continue;
+            tb_conn_lost(c);
+            ended++;
+        }
+    tb_log(TB_LOG_WARN, "shard=%u failed: sessions=%u ended", shard, ended);
+}
+
 void tb_net_gone(struct tb_net *n)
 {
     struct tb_op *op = n->stop_op;

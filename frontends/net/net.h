@@ -36,7 +36,11 @@ struct tb_proto {
     void (*timeout)(struct tb_conn *c);  /* write the farewell; the connection closes after it */
     void (*overload)(struct tb_conn *c); /* shutting down or too many: write the farewell; then it closes. May come
                                             instead of open. */
-    void (*close)(struct tb_conn *c);    /* free what the session holds; no store op may call back after this */
+    /* The storage of the session's account is gone (R7): write the farewell; then it closes. What was held is discarded
+     * before, and it is not called in the middle of a response. NULL: nothing is said. */
+    void (*lost)(struct tb_conn *c);
+    bool (*middle)(const struct tb_conn *c); /* is the output in the middle of a response? NULL: never */
+    void (*close)(struct tb_conn *c);        /* free what the session holds; no store op may call back after this */
 };
 
 enum tb_tls_mode { TB_TLS_NONE, TB_TLS_STARTTLS, TB_TLS_IMPLICIT };
@@ -67,6 +71,8 @@ void tb_net_tls_set(struct tb_net *n, struct tb_tls_context *tls);
 /* tb_net_stop: stop accepting, say farewell on every connection, close them; op->done when none is left (a few seconds
  * at most). */
 void tb_net_stop(struct tb_net *n, struct tb_op *op);
+/* tb_net_lost: a shard of this worker failed closed: end every session that holds an account of it, now. */
+void tb_net_lost(struct tb_net *n, uint32_t shard);
 /* tb_net_close: after tb_net_stop's done of every worker's net: another may still be looking at this one. */
 void tb_net_close(struct tb_net *n);
 /* tb_net_peers: the nets of all workers, index = worker; set before the first connection (needed for moves). */

@@ -78,6 +78,30 @@ void tb_output_free(struct tb_conn *c)
     c->marks_n = 0;
 }
 
+void tb_output_drop(struct tb_conn *c)
+{
+    uint64_t keep = c->released - c->sent;
+    struct tb_chunk **at = &c->head;
+    if (c->tls)
+        keep -= c->inflight; /* encrypted already */
+    c->tail = NULL;
+    while (*at && keep > 0) {
+        struct tb_chunk *k = *at;
+        if (keep < k->end - k->start)
+            k->end = k->start + (uint32_t)keep;
+        keep -= k->end - k->start;
+        c->tail = k;
+        at = &k->next;
+    }
+    for (struct tb_chunk *k = *at, *next; k; k = next) {
+        next = k->next;
+        chunk_free(c->net, k);
+    }
+    *at = NULL;
+    c->total = c->marked = c->released;
+    c->marks_n = 0;
+}
+
 /* Take n bytes, all of the first chunk's, off the front of the queue. */
 static void chunk_take(struct tb_conn *c, size_t n)
 {
@@ -192,17 +216,21 @@ void tb_output_mark(struct tb_conn *c)
     uint64_t position = c->account ? tb_account_position(c->account) : 0;
     bool open = !c->account || tb_gate_open(c->account, position);
     bool full = c->marks_n == TB_CONN_MARKS;
+    bool middle = c->opened && c->listener->proto->middle && c->listener->proto->middle(c);
     if (open && !last) {
         c->released = c->total;
+        c->middle = middle;
     } else if (open) {
         last->end = c->total;
+        last->middle = middle;
     } else if (last && last->account == c->account && (full || last->position == position)) {
         last->end = c->total; /* waiting for the later position is waiting for both */
         last->position = position;
+        last->middle = middle;
     } else if (full) {
         c->broken = true; /* a third account's output behind two that wait: no protocol of ours gets here */
     } else {
-        c->marks[c->marks_n++] = (struct tb_mark){c->total, position, c->account};
+        c->marks[c->marks_n++] = (struct tb_mark){c->total, position, middle, c->account};
     }
 }
 
@@ -211,7 +239,7 @@ static void on_gate(struct tb_op *op)
     struct tb_conn *c = op->user;
     c->gating = false;
     if (op->rc != TB_OK) {
-        tb_conn_close(c, "shard-failed"); /* what is held is discarded, R7 */
+        tb_conn_lost(c); /* what is held is discarded, R7 */
         return;
     }
     tb_conn_settle(c);
@@ -222,8 +250,10 @@ void tb_output_gate(struct tb_conn *c)
     if (c->gating)
         return;
     uint32_t opened = 0;
-    while (opened < c->marks_n && tb_gate_open(c->marks[opened].account, c->marks[opened].position))
+    while (opened < c->marks_n && tb_gate_open(c->marks[opened].account, c->marks[opened].position)) {
+        c->middle = c->marks[opened].middle;
         c->released = c->marks[opened++].end;
+    }
     c->marks_n -= opened;
     memmove(c->marks, c->marks + opened, c->marks_n * sizeof c->marks[0]);
     if (c->marks_n == 0)

@@ -85,7 +85,7 @@ enum tb_step pop3_login_step(struct tb_conn *c, struct pop3 *p)
     p->state = POP3_AUTHORIZATION;
     if (rc == TB_INVALID)
         return pop3_bad(c, p, POP3_BAD_LOGIN, "-ERR [AUTH] authentication failed\r\n");
-    if (rc != TB_OK)
+    if (rc != TB_OK || !tb_store_serves(tb_worker_store(w), p->id))
         return pop3_bad(c, p, POP3_BAD_LOGIN, "-ERR [SYS/TEMP] cannot log in just now, try again later\r\n");
     p->state = POP3_ENTER;
     tb_conn_move(c, tb_store_worker_of(tb_worker_store(w), p->id));

@@ -225,6 +225,17 @@ static void pop3_overload(struct tb_conn *c)
         tb_conn_puts(c, "-ERR [SYS/TEMP] no service just now, try again later\r\n");
 }
 
+static void pop3_lost(struct tb_conn *c)
+{
+    tb_conn_puts(c, "-ERR [SYS/TEMP] storage trouble, try again later\r\n");
+}
+
+static bool pop3_middle(const struct tb_conn *c)
+{
+    const struct pop3 *p = tb_conn_session((struct tb_conn *)(uintptr_t)c); /* looked at only */
+    return p->state == POP3_LISTING || p->state == POP3_BODY;
+}
+
 static void pop3_close(struct tb_conn *c)
 {
     struct pop3 *p = tb_conn_session(c);
@@ -247,5 +258,7 @@ const struct tb_proto tb_pop3_proto = {
     .step = pop3_step,
     .timeout = pop3_timeout,
     .overload = pop3_overload,
+    .lost = pop3_lost,
+    .middle = pop3_middle,
     .close = pop3_close,
 };

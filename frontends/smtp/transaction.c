@@ -328,6 +328,10 @@ enum tb_step smtp_rcpt(struct smtp_session *s, struct tb_slice args)
     case ROUTE_LOCAL:
         break;
     }
+    if (!tb_store_serves(tb_worker_store(tb_conn_worker(s->conn)), who.id)) { /* its shard is being rebuilt */
+        tb_conn_puts(s->conn, "451 4.3.0 storage trouble, try later\r\n");
+        return STEP_MORE;
+    }
     if (!add_recipient(s->tx, path.mailbox, &who, detail)) {
         tb_conn_puts(s->conn, "452 4.3.1 out of memory, try later\r\n");
         return STEP_MORE;

@@ -30,8 +30,11 @@ struct tb_shard_stat {
     uint64_t log_writes, log_frames, checkpoints, records, deliveries; /* since start */
     uint64_t position, durable, applied_confirmed;
     uint32_t epoch, format;
+    uint32_t failures; /* in a row */
+    const char *state; /* "serving"; else what is done about it, and why: all numbers above are 0 then */
+    char reason[256];
 };
-/* tb_shard_stat: numbers of one shard. Owner of that shard only (reach it by tb_call). */
+/* tb_shard_stat: numbers of one shard. Owner of that shard only (reach it by tb_call, always set). */
 void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat *out);
 
 #endif

@@ -36,9 +36,12 @@ struct tb_store_config {
     uint64_t checkpoint_log_bytes; /* 0: 32 MiB */
     uint32_t checkpoint_ms;        /* 0: 5000 */
     uint32_t trash_days;           /* deleted mail is kept for; 0 = purge at the next turn */
-    void (*failed)(void *user,
-                   const struct tb_error *err); /* a shard failed closed; called once on its worker's thread, after
-                                                   which nothing of the shard is answered; NULL: abort() */
+    /*
+     * A shard failed closed (R7): from now on everything of it answers IO, until it has been rebuilt from disk. Called
+     * from the loop of its worker, never inside another call: whoever holds accounts or bodies of it must let go of
+     * them now, or it is never rebuilt. NULL: nobody holds any from one turn to the next.
+     */
+    void (*failed)(void *user, struct tb_worker *w, uint32_t shard, const struct tb_error *err);
     void *user;
 };
 /*
@@ -104,6 +107,9 @@ struct tb_identity {
 enum tb_rc tb_directory_find(struct tb_store *store, struct tb_slice name, struct tb_identity *out) TB_USE_RESULT;
 /* tb_directory_next: accounts in name order: the first one after `after` ("" to begin). NOTFOUND at the end. */
 enum tb_rc tb_directory_next(struct tb_store *store, struct tb_slice after, struct tb_identity *out) TB_USE_RESULT;
+/* tb_store_serves: is the account's shard in service? False while it is down or being rebuilt: answer "try later". Any
+ * thread; may be out of date at once. */
+bool tb_store_serves(const struct tb_store *store, struct tb_account_id id);
 uint32_t tb_store_worker_of(const struct tb_store *store, struct tb_account_id id);
 
 /* ---- accounts: open handles (owner) ---- */
@@ -111,6 +117,7 @@ uint32_t tb_store_worker_of(const struct tb_store *store, struct tb_account_id i
 enum tb_rc tb_account_open(struct tb_worker *w, struct tb_account_id id, struct tb_account **out) TB_USE_RESULT;
 void tb_account_close(struct tb_account *a);
 struct tb_worker *tb_account_worker(struct tb_account *a);
+uint32_t tb_account_shard(const struct tb_account *a);
 /*
  * tb_account_position: the log position that output about this account, produced now, depends on (R16: this account's
  * last change, not strangers'). tb_gate_open: is it durable? tb_gate_wait: op->done once it is (rc OK), or when the
@@ -128,6 +135,7 @@ struct tb_call {
     struct tb_op op; /* op.done on the caller's thread, after the shard's log is durable up to what run did (R16) */
     enum tb_rc rc;   /* run's result, the caller's to read in done; IO if the shard failed meanwhile */
     void *user;
+    bool always; /* run even if the shard is not serving: run looks only at what says so */
     /* private */
     struct tb_worker *from;
     struct tb_op hop;

@@ -39,6 +39,11 @@ uint32_t tb_worker_index(const struct tb_worker *w)
 {
     return w->index;
 }
+uint32_t tb_account_shard(const struct tb_account *a)
+{
+    (void)a;
+    return 3;
+}
 uint64_t tb_account_position(const struct tb_account *a)
 {
     return a->position;
@@ -121,6 +126,7 @@ static void turns(int n)
 /* ---- the protocol: one word a line ---- */
 
 struct session {
+    bool middle;
     uint64_t left; /* of BIG */
     uint32_t at;
     bool open, hold, gone;
@@ -176,6 +182,9 @@ static enum tb_step echo_word(struct tb_conn *c, struct session *s, struct tb_sl
     } else if (tb_slice_eq(line, TB_SLICE("CHANGE"))) {
         w.account.position++;
         tb_conn_puts(c, "changed\r\n");
+    } else if (tb_slice_eq(line, TB_SLICE("MIDDLE"))) {
+        s->middle = true;
+        tb_conn_puts(c, "half a response");
     } else if (tb_slice_istarts(line, TB_SLICE("BIG ")) && tb_slice_u64(tb_slice_sub(line, 4, 20), 1u << 30, &n)) {
         s->left = n;
     } else {
@@ -229,8 +238,26 @@ static void echo_close(struct tb_conn *c)
         w.closed++;
 }
 
-static const struct tb_proto echo = {"echo",    "imap",       sizeof(struct session), echo_open,
-                                     echo_step, echo_timeout, echo_overload,          echo_close};
+static void echo_lost(struct tb_conn *c)
+{
+    tb_conn_puts(c, "storage trouble\r\n");
+}
+
+static bool echo_middle(const struct tb_conn *c)
+{
+    return ((struct session *)tb_conn_session((struct tb_conn *)(uintptr_t)c))->middle;
+}
+
+static const struct tb_proto echo = {.name = "echo",
+                                     .alpn = "imap",
+                                     .session_bytes = sizeof(struct session),
+                                     .open = echo_open,
+                                     .step = echo_step,
+                                     .timeout = echo_timeout,
+                                     .overload = echo_overload,
+                                     .lost = echo_lost,
+                                     .middle = echo_middle,
+                                     .close = echo_close};
 
 /* ---- set-up ---- */
 
@@ -466,6 +493,51 @@ static void test_gate_fails(void **state)
     say(fd, "ACCOUNT\r\nCHANGE\r\n");
     hear_nothing(fd);
     gate(&w.account, 0, TB_IO);
+    hear(fd, "storage trouble\r\n");
+    hear_end(fd);
+    assert_int_equal(w.closed, 1);
+}
+
+/* R7: what is held is discarded, the session is closed before its farewell is out, and the others are left alone. */
+static void test_lost(void **state)
+{
+    (void)state;
+    int stranger = dial();
+    hear(stranger, "hello\r\n");
+    for (int held = 0; held < 2; held++) {
+        int fd = dial();
+        hear(fd, "hello\r\n");
+        say(fd, "ACCOUNT\r\nfree\r\n");
+        hear(fd, tb_worker_index(tb_conn_worker(w.last)) ? "you said free on 1\r\n" : "you said free on 0\r\n");
+        if (held) {
+            say(fd, "CHANGE\r\n");
+            hear_nothing(fd);
+        }
+        for (int i = 0; i < WORKERS; i++) {
+            tb_net_lost(w.net[i], 2);
+            assert_int_equal(w.closed, (unsigned)held);
+        }
+        for (int i = 0; i < WORKERS; i++)
+            tb_net_lost(w.net[i], 3);
+        assert_int_equal(w.closed, (unsigned)held + 1);
+        assert_null(w.account.waiting); /* cancelled */
+        hear(fd, "storage trouble\r\n");
+        hear_end(fd);
+    }
+    say(stranger, "still\r\n");
+    hear(stranger, "you said still on 0\r\n");
+}
+
+/* A farewell never falls into a response that was cut. */
+static void test_lost_in_the_middle(void **state)
+{
+    (void)state;
+    int fd = dial();
+    hear(fd, "hello\r\n");
+    say(fd, "ACCOUNT\r\nMIDDLE\r\n");
+    hear(fd, "half a response");
+    for (int i = 0; i < WORKERS; i++)
+        tb_net_lost(w.net[i], 3);
     hear_end(fd);
     assert_int_equal(w.closed, 1);
 }
@@ -851,6 +923,8 @@ static void test_alpn_mismatch(void **state)
         cmocka_unit_test_setup_teardown(test_idle_memory, kind, teardown), \
         cmocka_unit_test_setup_teardown(test_gate, kind, teardown), \
         cmocka_unit_test_setup_teardown(test_gate_fails, kind, teardown), \
+        cmocka_unit_test_setup_teardown(test_lost, kind, teardown), \
+        cmocka_unit_test_setup_teardown(test_lost_in_the_middle, kind, teardown), \
         cmocka_unit_test_setup_teardown(test_gate_peer_leaves, kind, teardown), \
         cmocka_unit_test_setup_teardown(test_back_pressure, kind, teardown), \
         cmocka_unit_test_setup_teardown(test_input_is_bounded, kind, teardown), \

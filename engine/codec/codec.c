@@ -5,97 +5,76 @@
  * Frames carry no dictionary id and no checksum: the record that holds them has both.
  *
  * Invariants
- * (1) digested dictionaries are made under the lock, then read only; those of level 1 before any tb_codec exists.
- * (2) a frame is made with the newest dictionary of its role, with none when the bytes are too many to gain by one,
+ * (1) a frame is made with the dictionary in use for its role, with none when the bytes are too many to gain by one,
  *     and is not made at all when it would save under 3 %.
+ * (2) base64 in bodies is decoded before (b64.h), and then there is always less to compress.
+ *
+ * Bodies at delivery go the fast way: they are copied to right behind the dictionary's content, so that to zstd the two
+ * are one text, and one hash table does for both; it is copied for each body, which pays while it is small. Headers are
+ * too short for that: their table is attached as it is.
  * One tb_codec is used by one thread at a time. RFC 8878.
  */
 #include "engine/codec/codec.h"
 
-/* For ZSTD_createCDict_advanced (tables that fit the dictionary) and ZSTD_c_forceAttachDict (tables never copied). */
-#define ZSTD_STATIC_LINKING_ONLY
-#include <zstd.h>
-
-#include "engine/codec/b64.h"
-#include "engine/codec/builtin.h"
-
-#include <pthread.h>
 #include <stdlib.h>
 
+#include "engine/codec/b64.h"
+#include "engine/codec/dict.h"
+
 enum {
-    LEVEL_DELIVERY = 1,
-    LEVEL_MAX = 12,               /* above it memory grows past what a helper thread should take */
     DICT_INPUT_BYTES = 256 << 10, /* from here on none: zstd has warmed up; 0.3 % for 10 % more time */
-    HASH_LOG = 15, /* 13, zstd's own choice, has fewer slots than a dictionary has phrases: 1.4 % larger */
-    MATCH_MIN = 6,
-    MATCH_MIN_CACHE = 5, /* rows are short */
-    BUILTINS = 3,
+    HASH_LOG_FAST = 12            /* 16 KiB to copy; 13 is 2 % smaller and 8 % slower, attached is 3 % and 20 % */
 };
 
-struct builtin {
-    const char *ptr;
-    const size_t *len;
+struct fast {    /* a dictionary with room for a piece behind it */
+    char *bytes; /* owned: the dictionary, then DICT_INPUT_BYTES */
+    char *room;  /* in it */
+    ZSTD_CDict *digest;
 };
-
-static const struct builtin builtins[BUILTINS + 1] = {
-    [TB_DICT_HEADER_1] = {tb_dict_header_1, &tb_dict_header_1_len},
-    [TB_DICT_BODY_1] = {tb_dict_body_1, &tb_dict_body_1_len},
-    [TB_DICT_CACHE_1] = {tb_dict_cache_1, &tb_dict_cache_1_len},
-};
-static const uint16_t newest[TB_ROLES] = {TB_DICT_HEADER_1, TB_DICT_BODY_1, TB_DICT_CACHE_1};
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const ZSTD_CDict *_Atomic compressing[BUILTINS + 1][LEVEL_MAX + 1];
-static const ZSTD_DDict *decompressing[BUILTINS + 1];
-static const struct tb_b64_kernel *b64; /* this processor's */
 
 struct tb_codec {
     ZSTD_CCtx *compress;   /* owned */
     ZSTD_DCtx *decompress; /* owned */
     char *scratch;         /* owned: a piece with its base64 decoded */
     size_t scratch_cap;
+    const struct tb_codec_dict *newest[TB_ROLES]; /* borrowed: in use for writing */
+    const struct tb_codec_dict **known;           /* owned array of borrowed: the store's own, by id */
+    size_t known_n;
+    struct fast body;
 };
 
-static ZSTD_CDict *digest(unsigned id, int level)
-{
-    size_t len = *builtins[id].len;
-    ZSTD_compressionParameters p = ZSTD_getCParams(level, ZSTD_CONTENTSIZE_UNKNOWN, len);
+static const struct tb_b64_kernel *b64; /* this processor's */
 
-    if (level == LEVEL_DELIVERY) { /* measured on 106 MB of list and personal mail */
-        p.hashLog = HASH_LOG;
-        p.minMatch = id == TB_DICT_CACHE_1 ? MATCH_MIN_CACHE : MATCH_MIN;
-    }
-    return ZSTD_createCDict_advanced(builtins[id].ptr, len, ZSTD_dlm_byRef, ZSTD_dct_auto, p, ZSTD_defaultCMem);
-}
-
-/* The digested dictionary for a level, made when first asked for; NULL without memory. */
-static const ZSTD_CDict *compressing_at(unsigned id, int level)
-{
-    const ZSTD_CDict *d = compressing[id][level];
-
-    if (d)
-        return d;
-    (void)pthread_mutex_lock(&lock); /* a plain mutex of our own cannot fail */
-    d = compressing[id][level];
-    if (!d) {
-        d = digest(id, level);
-        compressing[id][level] = d;
-    }
-    (void)pthread_mutex_unlock(&lock);
-    return d;
-}
+/* ---- life ---- */
 
 enum tb_rc tb_codec_init(void)
 {
     b64 = tb_b64_best();
-    for (unsigned id = 1; id <= BUILTINS; id++) {
-        if (!compressing_at(id, LEVEL_DELIVERY))
-            return TB_LIMIT;
-        if (!decompressing[id])
-            decompressing[id] = ZSTD_createDDict_byReference(builtins[id].ptr, *builtins[id].len);
-        if (!decompressing[id])
-            return TB_LIMIT;
+    return tb_dict_init();
+}
+
+static void fast_free(struct fast *f)
+{
+    (void)ZSTD_freeCDict(f->digest);
+    free(f->bytes);
+    *f = (struct fast){0};
+}
+
+static enum tb_rc fast_make(struct fast *f, const struct tb_codec_dict *d)
+{
+    struct fast made = {.bytes = malloc(d->bytes.len + DICT_INPUT_BYTES)};
+
+    if (!made.bytes)
+        return TB_LIMIT;
+    memcpy(made.bytes, d->bytes.ptr, d->bytes.len);
+    made.room = made.bytes + d->bytes.len;
+    made.digest = tb_dict_digest(tb_slice(made.bytes, d->bytes.len), d->role, TB_LEVEL_DELIVERY, HASH_LOG_FAST);
+    if (!made.digest) {
+        fast_free(&made);
+        return TB_LIMIT;
     }
+    fast_free(f);
+    *f = made;
     return TB_OK;
 }
 
@@ -107,8 +86,10 @@ struct tb_codec *tb_codec_new(void)
         return NULL;
     c->compress = ZSTD_createCCtx();
     c->decompress = ZSTD_createDCtx();
+    for (int role = 0; role < TB_ROLES; role++)
+        c->newest[role] = tb_dict_builtin((enum tb_codec_role)role);
     if (!c->compress || !c->decompress || ZSTD_isError(ZSTD_CCtx_setParameter(c->compress, ZSTD_c_dictIDFlag, 0)) ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(c->compress, ZSTD_c_forceAttachDict, ZSTD_dictForceAttach))) {
+        fast_make(&c->body, c->newest[TB_ROLE_BODY]) != TB_OK) {
         tb_codec_free(c);
         return NULL;
     }
@@ -121,6 +102,8 @@ void tb_codec_free(struct tb_codec *c)
         return;
     (void)ZSTD_freeCCtx(c->compress);
     (void)ZSTD_freeDCtx(c->decompress);
+    fast_free(&c->body);
+    free(c->known);
     free(c->scratch);
     free(c);
 }
@@ -136,6 +119,50 @@ static char *scratch(struct tb_codec *c, size_t len)
     return c->scratch;
 }
 
+/* ---- dictionaries ---- */
+
+enum tb_rc tb_codec_learn(struct tb_codec *c, const struct tb_codec_dict *d)
+{
+    size_t at = (size_t)d->id - TB_DICT_TRAINED_MIN;
+
+    if (at >= c->known_n) {
+        const struct tb_codec_dict **v = realloc(c->known, (at + 1) * sizeof(*v));
+
+        if (!v)
+            return TB_LIMIT;
+        while (c->known_n <= at)
+            v[c->known_n++] = NULL;
+        c->known = v;
+    }
+    c->known[at] = d;
+    return TB_OK;
+}
+
+enum tb_rc tb_codec_adopt(struct tb_codec *c, const struct tb_codec_dict *d)
+{
+    enum tb_rc rc = tb_codec_learn(c, d);
+
+    if (rc == TB_OK && d->role == TB_ROLE_BODY)
+        rc = fast_make(&c->body, d);
+    if (rc == TB_OK)
+        c->newest[d->role] = d;
+    return rc;
+}
+
+static const struct tb_codec_dict *dict_of(const struct tb_codec *c, uint16_t id)
+{
+    if (id < TB_DICT_TRAINED_MIN)
+        return tb_dict_builtin_by_id(id);
+    return id - (size_t)TB_DICT_TRAINED_MIN < c->known_n ? c->known[id - TB_DICT_TRAINED_MIN] : NULL;
+}
+
+uint16_t tb_codec_in_use(const struct tb_codec *c, enum tb_codec_role role)
+{
+    return c->newest[role]->id;
+}
+
+/* ---- compressing ---- */
+
 size_t tb_codec_bound(size_t len)
 {
     size_t bound = ZSTD_compressBound(len);
@@ -143,47 +170,68 @@ size_t tb_codec_bound(size_t len)
     return bound > len ? bound : len;
 }
 
+/* One frame of `in`; a zstd error if there was one. */
+static size_t deflate(struct tb_codec *c, enum tb_codec_role role, int level, struct tb_slice in, void *dst, size_t cap,
+                      uint16_t *dict)
+{
+    bool fast = role == TB_ROLE_BODY && level == TB_LEVEL_DELIVERY;
+    const ZSTD_CDict *d = NULL;
+
+    if (in.len < DICT_INPUT_BYTES)
+        d = fast ? c->body.digest : tb_dict_at(c->newest[role], level);
+    if (d && fast) {
+        memcpy(c->body.room, in.ptr, in.len);
+        in.ptr = c->body.room;
+    }
+    *dict = d ? c->newest[role]->id : TB_DICT_NONE;
+    /* None can fail between frames. */
+    (void)ZSTD_CCtx_setParameter(c->compress, ZSTD_c_compressionLevel, level);
+    (void)ZSTD_CCtx_setParameter(c->compress, ZSTD_c_forceAttachDict, fast ? ZSTD_dictForceCopy : ZSTD_dictForceAttach);
+    (void)ZSTD_CCtx_refCDict(c->compress, d);
+    return ZSTD_compress2(c->compress, dst, cap, in.ptr, in.len);
+}
+
 size_t tb_codec_compress(struct tb_codec *c, enum tb_codec_role role, int level, struct tb_slice src, void *dst,
                          uint16_t *dict)
 {
-    const ZSTD_CDict *d = NULL;
     struct tb_slice in = src;
+    bool packed = false;
+    size_t n = 0;
     char *room;
-    size_t n;
 
     if (level <= 0)
-        level = LEVEL_DELIVERY;
-    if (level > LEVEL_MAX)
-        level = LEVEL_MAX;
-    *dict = 0;
-    if (role == TB_ROLE_BODY && src.len <= TB_B64_RAW_MAX && (room = scratch(c, tb_b64_room(src.len))) != NULL &&
-        tb_b64_pack(b64, src, room, &in))
-        *dict = TB_DICT_B64;
-    if (in.len < DICT_INPUT_BYTES)
-        d = compressing_at(newest[role], level);
-    *dict |= d ? newest[role] : TB_DICT_NONE;
-    /* Neither can fail between frames. */
-    (void)ZSTD_CCtx_setParameter(c->compress, ZSTD_c_compressionLevel, level);
-    (void)ZSTD_CCtx_refCDict(c->compress, d);
-    n = ZSTD_compress2(c->compress, dst, tb_codec_bound(src.len), in.ptr, in.len);
+        level = TB_LEVEL_DELIVERY;
+    if (level > TB_LEVEL_MAX)
+        level = TB_LEVEL_MAX;
+    if (role == TB_ROLE_BODY && src.len <= TB_B64_RAW_MAX && (room = scratch(c, tb_b64_room(src.len))) != NULL)
+        packed = tb_b64_pack(b64, src, room, &in);
+    if (src.len > 0)
+        n = deflate(c, role, level, in, dst, tb_codec_bound(src.len), dict);
     if (ZSTD_isError(n) || n > src.len - src.len * 3 / 100 || src.len == 0) {
         *dict = TB_DICT_RAW;
         if (src.len > 0)
             memcpy(dst, src.ptr, src.len);
         return src.len;
     }
+    if (packed)
+        *dict |= TB_DICT_B64;
     return n;
 }
 
+/* ---- decompressing ---- */
+
 /* One frame of exactly len bytes into dst. */
-static enum tb_rc inflate(struct tb_codec *c, uint16_t dict, struct tb_slice frame, void *dst, size_t len)
+static enum tb_rc inflate(struct tb_codec *c, uint16_t id, struct tb_slice frame, void *dst, size_t len)
 {
+    const struct tb_codec_dict *d = NULL;
     size_t n;
 
-    if (dict == TB_DICT_NONE)
+    if (id != TB_DICT_NONE && (d = dict_of(c, id)) == NULL)
+        return TB_CORRUPT;
+    if (!d)
         n = ZSTD_decompressDCtx(c->decompress, dst, len, frame.ptr, frame.len);
     else
-        n = ZSTD_decompress_usingDDict(c->decompress, dst, len, frame.ptr, frame.len, decompressing[dict]);
+        n = ZSTD_decompress_usingDDict(c->decompress, dst, len, frame.ptr, frame.len, d->decompress);
     return !ZSTD_isError(n) && n == len ? TB_OK : TB_CORRUPT;
 }
 
@@ -202,8 +250,6 @@ enum tb_rc tb_codec_decompress(struct tb_codec *c, uint16_t dict, struct tb_slic
         return TB_OK;
     }
     len = ZSTD_getFrameContentSize(frame.ptr, frame.len);
-    if (id > BUILTINS)
-        return TB_CORRUPT;
     if (!(dict & TB_DICT_B64))
         return len == raw_len ? inflate(c, id, frame, dst, raw_len) : TB_CORRUPT;
     if (len >= raw_len || raw_len > TB_B64_RAW_MAX) /* unpacked, it only grows; errors are huge sizes */

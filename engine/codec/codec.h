@@ -1,10 +1,10 @@
 /*
- * codec.h: zstd frames with versioned dictionaries. The only folder that includes <zstd.h>.
+ * codec.h: zstd frames with versioned dictionaries. The only folder that includes <zstd.h> and <zdict.h>.
  *
  * A dictionary id is 16 bits: 0 none; 1..15 the built-in ones (role x version), compiled in and never changed once
- * released; 16 and up are the store's own, trained later and registered at open. A frame is stored with the id that
- * made it; bit 15 (TB_DICT_B64) says that base64 in it was decoded before. One tb_codec per thread; digested built-in
- * dictionaries are shared, read-only, made once (tb_codec_init before threads start).
+ * released; 16 and up are the store's own, trained on its mail and taught to every tb_codec. A frame is stored with the
+ * id that made it; bit 15 (TB_DICT_B64) says that base64 in it was decoded before. One tb_codec per thread; digested
+ * built-in dictionaries are shared, read-only, made once (tb_codec_init before threads start).
  */
 #ifndef TB_CODEC_H
 #define TB_CODEC_H
@@ -19,16 +19,41 @@ enum {
     TB_DICT_HEADER_1 = 1,
     TB_DICT_BODY_1 = 2,
     TB_DICT_CACHE_1 = 3,
-    TB_DICT_BUILTIN_MAX = 15
+    TB_DICT_BUILTIN_MAX = 15,
+    TB_DICT_TRAINED_MIN = 16,
+    TB_DICT_TRAINED_MAX = 0x7ffe,
+    TB_DICT_BYTES_MAX = 128 << 10
 };
 
-struct tb_codec; /* opaque: one thread's contexts */
+struct tb_codec;      /* opaque: one thread's contexts */
+struct tb_codec_dict; /* opaque: a dictionary, shared by all threads, read only */
 
 /* tb_codec_init: digest the built-in dictionaries; once per process, before the first tb_codec_new. LIMIT without
  * memory. */
 enum tb_rc tb_codec_init(void) TB_USE_RESULT;
 struct tb_codec *tb_codec_new(void); /* NULL without memory */
 void tb_codec_free(struct tb_codec *c);
+
+/*
+ * tb_codec_dict_new: a dictionary of the store's own from its bytes, which are copied. CORRUPT: they are none, or the
+ * id or role is out of range; LIMIT without memory. About 2 ms: not on an owner's thread while it serves.
+ * tb_codec_dict_free: when no tb_codec that learned it is used any more.
+ */
+enum tb_rc tb_codec_dict_new(uint16_t id, enum tb_codec_role role, struct tb_slice bytes,
+                             struct tb_codec_dict **out) TB_USE_RESULT;
+void tb_codec_dict_free(struct tb_codec_dict *d);
+uint16_t tb_codec_dict_id(const struct tb_codec_dict *d);
+enum tb_codec_role tb_codec_dict_role(const struct tb_codec_dict *d);
+struct tb_slice tb_codec_dict_bytes(const struct tb_codec_dict *d);
+
+/*
+ * tb_codec_learn: frames made with d can be read from now on. tb_codec_adopt: also, those of its role are made with it.
+ * d is borrowed until tb_codec_free. LIMIT without memory, and nothing changed. tb_codec_in_use: the id that frames of
+ * the role are made with.
+ */
+enum tb_rc tb_codec_learn(struct tb_codec *c, const struct tb_codec_dict *d) TB_USE_RESULT;
+enum tb_rc tb_codec_adopt(struct tb_codec *c, const struct tb_codec_dict *d) TB_USE_RESULT;
+uint16_t tb_codec_in_use(const struct tb_codec *c, enum tb_codec_role role);
 
 /* tb_codec_bound: the most bytes tb_codec_compress can write for len input bytes. */
 size_t tb_codec_bound(size_t len);

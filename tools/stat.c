@@ -19,6 +19,7 @@ static const struct {
     {"index_used_bytes", "index in use", true},
     {"index_file_bytes", "index files", true},
     {"ratio", "raw/disk", false},
+    {"quarantined", "damaged messages", false},
     {"deliveries", "deliveries since start", false},
     {"records", "records since start", false},
     {"log_frames", "log frames since start", false},

@@ -4,6 +4,7 @@
  *
  *   gate   the output gate: replies leave before their log position is durable (S7)
  *   dsync  RWF_DSYNC of durable writes
+ *   checksum  what is read from the log and the index is verified before it is believed (X2)
  */
 #ifndef TB_RULES_H
 #define TB_RULES_H
@@ -13,6 +14,9 @@
 #endif
 #ifndef TB_SABOTAGE_dsync
 #define TB_SABOTAGE_dsync 0
+#endif
+#ifndef TB_SABOTAGE_checksum
+#define TB_SABOTAGE_checksum 0
 #endif
 #define TB_KEEPS(rule) (!TB_SABOTAGE_##rule)
 

@@ -115,4 +115,13 @@ struct tb_disk_seg {
 };
 _Static_assert(sizeof(struct tb_disk_seg) == 24, "seg");
 
+enum tb_bad_why { TB_BAD_CHECKSUM = 1, TB_BAD_READ, TB_BAD_INFLATE, TB_BAD_ROW };
+struct tb_disk_bad { /* a stored message known to be damaged */
+    uint64_t lsn;    /* of the damaged piece, when it was found */
+    int64_t when;    /* seconds since 1970 */
+    uint32_t piece;  /* 0 the head, then the body's */
+    uint16_t why, reserved;
+};
+_Static_assert(sizeof(struct tb_disk_bad) == 24, "bad");
+
 #endif

@@ -13,12 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
+
 #define MAP_BYTES ((size_t)1 << 38)
 enum { META_LEAD = 16, PAGE = 4096, META_TXNID_AT = 128, CRC_BYTES = 4 };
 
 static const char *const db_names[TB_DBS] = {
-    "state", "acct",  "mbox", "tree", "msg", "cache",   "chg",   "blob",  "body",  "bodyx",
-    "hash",  "trash", "seg",  "dict", "sub", "keyword", "annot", "place", "queue", "done",
+    "state", "acct", "mbox", "tree", "msg",     "cache", "chg",   "blob",  "body", "bodyx",      "hash",
+    "trash", "seg",  "dict", "sub",  "keyword", "annot", "place", "queue", "done", "quarantine",
 };
 
 struct tb_index {
@@ -26,7 +28,9 @@ struct tb_index {
     MDB_txn *txn;
     MDB_dbi dbi[TB_DBS];
     MDB_cursor *cursor[TB_DBS];
-    MDB_val last[TB_DBS];    /* key the cursor stands on, for tb_index_next's prefix */
+    MDB_val last[TB_DBS]; /* key the cursor stands on, for tb_index_next's prefix */
+    bool missing;         /* some databases are new to this store: made by the first transaction */
+    uint64_t soft;
     MDB_val checked[TB_DBS]; /* the value whose checksum was verified last; forgotten at each write to the database */
     enum tb_rc rc;
     char error[160];
@@ -46,8 +50,13 @@ static void fail(struct tb_index *ix, enum tb_rc rc, const char *what, int code)
 static enum tb_rc open_databases(struct tb_index *ix, bool create)
 {
     int rc = mdb_txn_begin(ix->env, NULL, 0, &ix->txn);
-    for (int i = 0; rc == 0 && i < TB_DBS; i++)
+    for (int i = 0; rc == 0 && i < TB_DBS; i++) {
         rc = mdb_dbi_open(ix->txn, db_names[i], create ? MDB_CREATE : 0, &ix->dbi[i]);
+        if (rc == MDB_NOTFOUND && i > TB_DB_DONE) { /* the store is older than it */
+            ix->missing = true;
+            rc = 0;
+        }
+    }
     if (rc == 0) {
         rc = mdb_txn_commit(ix->txn);
         ix->txn = NULL;
@@ -174,6 +183,9 @@ enum tb_rc tb_index_roll_back(struct tb_io *io, const char *path, uint64_t txnid
 enum tb_rc tb_index_begin(struct tb_index *ix)
 {
     int rc = mdb_txn_begin(ix->env, NULL, 0, &ix->txn);
+    for (int i = TB_DB_DONE + 1; rc == 0 && ix->missing && i < TB_DBS; i++)
+        rc = mdb_dbi_open(ix->txn, db_names[i], MDB_CREATE, &ix->dbi[i]);
+    ix->missing = false;
     if (rc != 0)
         fail(ix, TB_IO, "no transaction", rc);
     return ix->rc;
@@ -242,6 +254,24 @@ static uint32_t value_crc(enum tb_db db, const MDB_val *key, const void *ptr, si
     return tb_index_value_crc(db, tb_slice(key->mv_data, key->mv_size), tb_slice(ptr, len));
 }
 
+static void soft_damage(struct tb_index *ix)
+{
+    if (ix->soft++ == 0)
+        tb_log(TB_LOG_WARN,
+               "the index holds damaged cached envelopes: they are made again when asked for; run `tambo check`");
+}
+
+uint64_t tb_index_soft(const struct tb_index *ix)
+{
+    return ix->soft;
+}
+
+uint64_t tb_index_entries(struct tb_index *ix, enum tb_db db)
+{
+    MDB_stat st;
+    return ix->txn != NULL && mdb_stat(ix->txn, ix->dbi[db], &st) == 0 ? st.ms_entries : 0;
+}
+
 /* value_open: check and strip the checksum. */
 static bool value_open(struct tb_index *ix, enum tb_db db, const MDB_val *key, const MDB_val *raw, struct tb_slice *out)
 {
@@ -251,8 +281,12 @@ static bool value_open(struct tb_index *ix, enum tb_db db, const MDB_val *key, c
     }
     size_t len = raw->mv_size - CRC_BYTES;
     if (raw->mv_data != ix->checked[db].mv_data || raw->mv_size != ix->checked[db].mv_size) {
-        if (value_crc(db, key, raw->mv_data, len) != tb_get_le32((const char *)raw->mv_data + len)) {
-            fail(ix, TB_CORRUPT, db_names[db], 0);
+        if (value_crc(db, key, raw->mv_data, len) != tb_get_le32((const char *)raw->mv_data + len) &&
+            TB_KEEPS(checksum)) {
+            if (db == TB_DB_CACHE) /* derived: as good as not there, and made again from the message */
+                soft_damage(ix);
+            else
+                fail(ix, TB_CORRUPT, db_names[db], 0);
             return false;
         }
         ix->checked[db] = *raw;

@@ -4,9 +4,10 @@
  *
  * Invariants
  * X1 one transaction is open from tb_index_begin to tb_index_commit; its owner reads and writes through it; there are
- * no others. X2 every value carries a CRC32C over its database, key and bytes; a mismatch is an error, never data. X3
- * the first error is kept (tb_index_rc): later calls do nothing and find nothing; the shard then fails closed (R8). X4
- * values are at most TB_VALUE_MAX bytes: one LMDB overflow page. Thread: the shard's owner.
+ * no others. X2 every value carries a CRC32C over its database, key and bytes; a mismatch is an error, never data; in
+ * the cache, which is derived, it is no entry. X3 the first error is kept (tb_index_rc): later calls do nothing and
+ * find nothing; the shard then fails closed (R8). X4 values are at most TB_VALUE_MAX bytes: one LMDB overflow page.
+ * Thread: the shard's owner.
  */
 #ifndef TB_INDEX_H
 #define TB_INDEX_H
@@ -36,6 +37,7 @@ enum tb_db {
     TB_DB_PLACE,   /* acct -> shard, name, secret: shard 0 only */
     TB_DB_QUEUE,   /* queue id -> position and length of the QUEUE record */
     TB_DB_DONE,    /* delivery id -> time: deliveries that arrived through another shard's queue */
+    TB_DB_BAD,     /* blob -> tb_disk_bad: quarantined */
     TB_DBS
 };
 
@@ -74,6 +76,11 @@ enum tb_rc tb_index_rc(const struct tb_index *ix);
 const char *tb_index_error(const struct tb_index *ix);
 /* tb_index_pages: pages in use by the trees, and the file's high-water mark in pages. */
 void tb_index_pages(struct tb_index *ix, uint64_t *used, uint64_t *high);
+
+/* tb_index_entries: how many a database has. */
+uint64_t tb_index_entries(struct tb_index *ix, enum tb_db db);
+/* tb_index_soft: damaged entries of the cache that were met: each is as good as not there. */
+uint64_t tb_index_soft(const struct tb_index *ix);
 
 /* tb_index_get: false if there is none (or X3). *value: in the map, valid until the next write. */
 bool tb_index_get(struct tb_index *ix, enum tb_db db, struct tb_slice key, struct tb_slice *value);

@@ -333,6 +333,25 @@ static void body_drop(struct tb_applier *x, uint64_t id)
     x->state.stored_raw_bytes -= body.raw_bytes;
 }
 
+/* bad_put, bad_forget: a stored message enters and leaves quarantine. */
+static void bad_put(struct tb_applier *x, uint64_t blob, const struct tb_disk_bad *bad)
+{
+    struct tb_key k = key_u64(blob);
+    struct tb_slice v;
+    x->bad += !tb_index_get(x->ix, TB_DB_BAD, tb_key_slice(&k), &v);
+    tb_index_put(x->ix, TB_DB_BAD, tb_key_slice(&k), tb_slice(bad, sizeof(*bad)));
+}
+
+static void bad_forget(struct tb_applier *x, uint64_t blob)
+{
+    struct tb_key k = key_u64(blob);
+    struct tb_slice v;
+    if (x->bad == 0 || !tb_index_get(x->ix, TB_DB_BAD, tb_key_slice(&k), &v))
+        return;
+    tb_index_del(x->ix, TB_DB_BAD, tb_key_slice(&k));
+    x->bad--;
+}
+
 static void blob_unref(struct tb_applier *x, uint64_t id)
 {
     struct tb_key k = key_u64(id);
@@ -345,6 +364,7 @@ static void blob_unref(struct tb_applier *x, uint64_t id)
         return;
     }
     tb_index_del(x->ix, TB_DB_BLOB, tb_key_slice(&k));
+    bad_forget(x, id);
     seg_add(x, row.blob.head.lsn, 0, -(int64_t)row.blob.head.clen);
     x->state.stored_bytes -= row.blob.head.clen;
     x->state.stored_raw_bytes -= row.blob.head.raw_len;
@@ -843,6 +863,20 @@ static enum tb_rc apply_time(struct tb_applier *x, const struct tb_record *r)
     return TB_OK;
 }
 
+static enum tb_rc apply_quarantine(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_quarantine p;
+    struct tb_blob_row row;
+    size_t len;
+    if (!fixed(r->payload, &p, sizeof(p)))
+        return TB_CORRUPT;
+    if (r->flags & TB_QUARANTINE_LIFTED)
+        bad_forget(x, p.blob);
+    else if (blob_get(x, p.blob, &row, &len))
+        bad_put(x, p.blob, &p.bad);
+    return TB_OK;
+}
+
 static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_record *r) = {
     [TB_REC_BLOB] = apply_blob,
     [TB_REC_CHUNK] = apply_chunk,
@@ -864,6 +898,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_QUEUE_DONE] = apply_queue_done,
     [TB_REC_FORGET] = apply_forget,
     [TB_REC_TIME] = apply_time,
+    [TB_REC_QUARANTINE] = apply_quarantine,
 };
 
 enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)

@@ -411,6 +411,20 @@ static void entry_keyword(struct tb_check_shard *c, struct tb_slice k, struct tb
         malformed(c, TB_DB_KEYWORD, m == NULL ? "its mailbox is missing" : "its mailbox does not count it");
 }
 
+static void entry_bad(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
+{
+    char object[OBJECT];
+    if (k.len != 8 || v.len < sizeof(struct tb_disk_bad)) {
+        malformed(c, TB_DB_BAD, "it has a wrong size");
+        return;
+    }
+    (void)named(object, "stored message %llu", (unsigned long long)tb_get_be64(k.ptr));
+    if (tb_check_blob(c, tb_get_be64(k.ptr)) == NULL)
+        tb_check_say(c, true, object, "it is in quarantine and does not exist", recount);
+    else
+        tb_check_say(c, false, object, "it is in quarantine", "");
+}
+
 static void entry_place(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
 {
     struct tb_pay_place p;
@@ -433,7 +447,7 @@ void tb_check_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_sl
         [TB_DB_MSG] = entry_msg,     [TB_DB_CACHE] = entry_cache, [TB_DB_CHG] = entry_chg,
         [TB_DB_BLOB] = entry_blob,   [TB_DB_BODY] = entry_body,   [TB_DB_BODYX] = entry_bodyx,
         [TB_DB_TRASH] = entry_trash, [TB_DB_SEG] = entry_seg,     [TB_DB_KEYWORD] = entry_keyword,
-        [TB_DB_PLACE] = entry_place,
+        [TB_DB_PLACE] = entry_place, [TB_DB_BAD] = entry_bad,
     };
     struct tb_check_shard *c = user;
     if (db == TB_DB_STATE && tb_slice_eq(key, TB_SLICE("state")) && value.len >= sizeof(c->state)) {

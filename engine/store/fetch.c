@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
 #include "engine/crypto/crypto.h"
 #include "engine/store/delivery_format.h"
 
@@ -65,6 +66,9 @@ struct tb_body {
     struct tb_shard *shard;
     uint64_t size, header_size;
     uint32_t acct, mbox, uid;
+    uint64_t blob;
+    bool suspect;                /* it is in quarantine: the bad piece must read well before anything is told */
+    uint32_t bad_piece;          /* suspect */
     struct tb_disk_piece *piece; /* owned: head, then the body's pieces in order */
     uint32_t pieces;
     struct span have, load; /* in raw; on its way there */
@@ -162,6 +166,10 @@ enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
     b->acct = tb_view_account(v)->acct;
     b->mbox = tb_view_mbox(v);
     b->uid = uid;
+    b->blob = row.blob;
+    struct tb_disk_bad bad;
+    b->suspect = tb_quarantined(s, row.blob, &bad);
+    b->bad_piece = b->suspect && bad.piece < b->pieces ? bad.piece : 0;
     *out = b;
     return TB_OK;
 }
@@ -220,40 +228,90 @@ static void answer(struct tb_body *b, enum tb_rc rc)
     tb_worker_ready(b->shard->worker, &b->ready, rc);
 }
 
-static void complain(const struct tb_body *b, const struct tb_disk_piece *p, const char *what)
+static void submit(struct tb_body *b);
+static void load(struct tb_body *b);
+
+/* refuse: the piece is damaged: remember it, and answer for this message alone. */
+static void refuse(struct tb_body *b, uint32_t piece, enum tb_bad_why why)
 {
-    tb_log(TB_LOG_ERROR, "shard=%u acct=%u mbox=%u uid=%u a stored message is damaged: %s at log position %llu",
-           b->shard->number, b->acct, b->mbox, b->uid, what, (unsigned long long)p->lsn);
+    struct tb_bad_seen seen = {.blob = b->blob,
+                               .lsn = b->piece[piece].lsn,
+                               .piece = piece,
+                               .why = why,
+                               .acct = b->acct,
+                               .mbox = b->mbox,
+                               .uid = b->uid};
+    tb_quarantine(b->shard, &seen);
+    answer(b, why == TB_BAD_READ ? TB_IO : TB_CORRUPT);
 }
 
-static bool intact(const struct tb_body *b, const char *comp)
+/* broken: the first piece of the span whose checksum is wrong; -1: none. */
+static int64_t broken(const struct tb_body *b, const char *comp)
 {
     for (uint32_t i = b->load.first; i < b->load.first + b->load.n; i++) {
         const struct tb_disk_piece *p = &b->piece[i];
-        if (tb_crc32c(0, comp, p->clen) != p->crc)
-            return false;
+        if (tb_crc32c(0, comp, p->clen) != p->crc && TB_KEEPS(checksum))
+            return i;
         comp += p->clen;
     }
-    return true;
+    return -1;
 }
 
-/* inflate: the checked compressed bytes of the span into raw. */
-static enum tb_rc inflate(struct tb_body *b, const char *comp)
+/* inflate: the checked compressed bytes of the span into raw, and the answer. */
+static void inflate(struct tb_body *b, const char *comp)
 {
     char *raw = b->raw;
     for (uint32_t i = b->load.first; i < b->load.first + b->load.n; i++) {
         const struct tb_disk_piece *p = &b->piece[i];
         enum tb_rc rc = tb_codec_decompress(b->shard->worker->codec, p->dict, tb_slice(comp, p->clen), raw, p->raw_len);
-        if (rc != TB_OK) {
-            if (rc == TB_CORRUPT)
-                complain(b, p, "it does not inflate");
-            return rc;
-        }
+        if (rc == TB_CORRUPT)
+            refuse(b, i, TB_BAD_INFLATE);
+        else if (rc != TB_OK)
+            answer(b, rc);
+        if (rc != TB_OK)
+            return;
         comp += p->clen;
         raw += p->raw_len;
     }
     b->have = b->load;
-    return TB_OK;
+    if (b->suspect) { /* the piece that was bad reads well: now what the reader wants */
+        b->suspect = false;
+        tb_quarantine_lift(b->shard, b->blob);
+        load(b);
+    } else {
+        answer(b, TB_OK);
+    }
+}
+
+/* again_work: past the page cache: what is on the disk decides (R19). On a helper: a bad disk takes its time. */
+static void again_work(struct tb_op *op)
+{
+    struct tb_body *b = op->user;
+    op->result = tb_log_read_now(b->shard->log, b->comp, b->load.clen, b->piece[b->load.first].lsn, true);
+}
+
+static void again_done(struct tb_op *op)
+{
+    struct tb_body *b = op->user;
+    b->in_flight = false;
+    if (b->closed) {
+        body_free(b);
+        return;
+    }
+    int64_t bad = op->result == b->load.clen ? broken(b, b->comp) : -1;
+    if (op->result != b->load.clen && b->load.n > 1) { /* which of the two? the reader asks for the second later */
+        b->whole = false;
+        b->load.n = 1;
+        b->load.clen = b->piece[b->load.first].clen;
+        b->load.raw_len = b->piece[b->load.first].raw_len;
+        submit(b);
+    } else if (op->result != b->load.clen) {
+        refuse(b, b->load.first, TB_BAD_READ);
+    } else if (bad >= 0) {
+        refuse(b, (uint32_t)bad, TB_BAD_CHECKSUM);
+    } else {
+        inflate(b, b->comp);
+    }
 }
 
 static void read_done(struct tb_op *op)
@@ -262,23 +320,13 @@ static void read_done(struct tb_op *op)
     b->in_flight = false;
     if (b->closed) {
         body_free(b);
-        return;
+    } else if (op->result == b->load.clen && broken(b, b->comp) < 0) {
+        inflate(b, b->comp);
+    } else {
+        b->in_flight = true;
+        b->io = (struct tb_op){.done = again_done, .user = b};
+        tb_io_offload(b->shard->worker->io, &b->io, again_work);
     }
-    const struct tb_disk_piece *p = &b->piece[b->load.first];
-    if (op->result != b->load.clen || !intact(b, b->comp)) {
-        int64_t n = tb_log_read_now(b->shard->log, b->comp, b->load.clen, p->lsn, true);
-        if (n != b->load.clen) {
-            complain(b, p, n < 0 ? "it cannot be read" : "it is cut");
-            answer(b, TB_IO);
-            return;
-        }
-        if (!intact(b, b->comp)) {
-            complain(b, p, "its checksum is wrong");
-            answer(b, TB_CORRUPT);
-            return;
-        }
-    }
-    answer(b, inflate(b, b->comp));
 }
 
 static bool room(char **buf, size_t *cap, size_t need)
@@ -291,26 +339,28 @@ static bool room(char **buf, size_t *cap, size_t need)
     return *buf != NULL;
 }
 
-void tb_body_read(struct tb_body *b, uint64_t offset, struct tb_op *op)
+static void submit(struct tb_body *b)
+{
+    b->in_flight = true;
+    b->io = (struct tb_op){.done = read_done, .user = b};
+    tb_log_read(b->shard->log, &b->io, b->comp, b->load.clen, b->piece[b->load.first].lsn);
+}
+
+/* load: bring in the span that holds what is wanted; first, the piece that was bad. */
+static void load(struct tb_body *b)
 {
     struct tb_slice mem;
-    TB_ASSERT(b->op == NULL);
-    b->op = op;
-    b->want = offset;
-    bool at_hand = b->have.n > 0 && offset >= b->have.offset && offset - b->have.offset < b->have.raw_len;
-    if (at_hand) {
-        answer(b, TB_OK);
-        return;
-    }
     b->have.n = 0;
-    if (!locate(b, offset, &b->load)) {
+    if (b->suspect) {
+        const struct tb_disk_piece *p = &b->piece[b->bad_piece];
+        b->load = (struct span){.first = b->bad_piece, .n = 1, .clen = p->clen, .raw_len = p->raw_len};
+    } else if (!locate(b, b->want, &b->load)) {
         answer(b, TB_OK); /* at or past the end: nothing */
         return;
     }
     const struct tb_disk_piece *p = &b->piece[b->load.first];
     if (p->raw_len > TB_PIECE_RAW_MAX || p->clen > TB_PIECE_CLEN_MAX) {
-        complain(b, p, "its row has an impossible size");
-        answer(b, TB_CORRUPT);
+        refuse(b, b->load.first, TB_BAD_ROW);
         return;
     }
     if (!room(&b->raw, &b->raw_cap, b->load.raw_len) || !room(&b->comp, &b->comp_cap, b->load.clen)) {
@@ -320,12 +370,25 @@ void tb_body_read(struct tb_body *b, uint64_t offset, struct tb_op *op)
     /* on its way to the disk: still in memory, or written in the meantime */
     if (p->lsn + b->load.clen > tb_log_durable(b->shard->log) &&
         tb_log_peek(b->shard->log, p->lsn, b->load.clen, &mem)) {
-        answer(b, intact(b, mem.ptr) ? inflate(b, mem.ptr) : TB_CORRUPT);
+        if (broken(b, mem.ptr) >= 0)
+            answer(b, TB_CORRUPT);
+        else
+            inflate(b, mem.ptr);
         return;
     }
-    b->in_flight = true;
-    b->io = (struct tb_op){.done = read_done, .user = b};
-    tb_log_read(b->shard->log, &b->io, b->comp, b->load.clen, p->lsn);
+    submit(b);
+}
+
+void tb_body_read(struct tb_body *b, uint64_t offset, struct tb_op *op)
+{
+    TB_ASSERT(b->op == NULL);
+    b->op = op;
+    b->want = offset;
+    bool at_hand = b->have.n > 0 && offset >= b->have.offset && offset - b->have.offset < b->have.raw_len;
+    if (at_hand)
+        answer(b, TB_OK);
+    else
+        load(b);
 }
 
 void tb_body_whole(struct tb_body *b)

@@ -151,4 +151,11 @@ struct tb_pay_time { /* TIME: the first record of its frame */
     int64_t ms;      /* since 1970; may be less than the one before, if the clock was set back */
 };
 
+enum { TB_QUARANTINE_LIFTED = 1 }; /* record flag: it reads well again */
+struct tb_pay_quarantine {
+    uint64_t blob;
+    struct tb_disk_bad bad;
+};
+_Static_assert(sizeof(struct tb_pay_quarantine) == 32, "quarantine payload");
+
 #endif

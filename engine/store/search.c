@@ -419,7 +419,7 @@ static bool stage_parts(struct slot *t)
 static void slot_run(struct slot *t)
 {
     struct tb_search *s = t->search;
-    if (t->rc == TB_CORRUPT) { /* a damaged message does not match; the engine has complained */
+    if (t->rc == TB_CORRUPT || t->rc == TB_IO) { /* a damaged message does not match; the engine has complained */
         slot_release(t);
         return;
     }

@@ -204,6 +204,7 @@ static enum tb_rc open_index(struct tb_shard *s, struct tb_io *io, struct tb_err
     if (rc != TB_OK || !tb_index_get(s->ix, TB_DB_STATE, TB_SLICE("state"), &v) || v.len < sizeof(s->x.state))
         return tb_error_set(err, TB_CORRUPT, 0, "%s has no state row", path);
     memcpy(&s->x.state, v.ptr, sizeof(s->x.state));
+    s->x.bad = tb_index_entries(s->ix, TB_DB_BAD);
     if (s->x.state.format < TB_FORMAT_OLDEST || s->x.state.format > TB_FORMAT)
         return tb_error_set(err, TB_INVALID, 0, "%s has format %u; this program reads %u to %u", path,
                             s->x.state.format, TB_FORMAT_OLDEST, TB_FORMAT);
@@ -593,4 +594,7 @@ void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat
     out->applied_confirmed = s->confirmed;
     out->epoch = s->epoch;
     out->format = st->format;
+    out->quarantined = s->x.bad;
+    out->bad_reads = s->bad_reads;
+    out->bad_cached = tb_index_soft(s->ix);
 }

@@ -84,6 +84,7 @@ struct tb_applier { /* everything apply() may look at and change (S9) */
     struct tb_disk_cache frame_cache;
     const void *frame_cache_data; /* borrowed from the record */
     uint32_t touched_hash[256];   /* (acct, mbox) pairs met since the last checkpoint, lossy: feeds dirty_pages */
+    uint64_t bad;                 /* stored messages in quarantine */
     uint64_t dirty_pages;         /* upper estimate of index pages dirtied since the last checkpoint */
 };
 /*
@@ -161,7 +162,8 @@ struct tb_shard {
     uint64_t reserve_pages, reserve_want, index_high, reserve_tried_ns;
     int reserve_result;
     uint64_t records, deliveries;
-    unsigned fanouts; /* queued deliveries under way */
+    uint64_t bad_reads; /* of damaged pieces, since start */
+    unsigned fanouts;   /* queued deliveries under way */
 };
 
 struct tb_worker {
@@ -288,6 +290,19 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
                             size_t n, bool all, const uint8_t *delivery, struct tb_slice queue,
                             uint64_t *queue_id) TB_USE_RESULT;
 void tb_delivery_pool_free(struct tb_worker *w);
+
+/* quarantine.c: stored messages known to be damaged */
+struct tb_bad_seen { /* what a reader met */
+    uint64_t blob, lsn;
+    uint32_t piece;
+    enum tb_bad_why why;
+    uint32_t acct, mbox, uid; /* 0: nobody's in particular */
+};
+/* tb_quarantine: say and remember it, once. Logs a record: never inside another operation. */
+void tb_quarantine(struct tb_shard *s, const struct tb_bad_seen *b);
+void tb_quarantine_lift(struct tb_shard *s, uint64_t blob);
+/* tb_quarantined: what is known about a stored message; false: nothing bad. Costs nothing while there is none. */
+bool tb_quarantined(struct tb_shard *s, uint64_t blob, struct tb_disk_bad *out);
 
 /* queue.c: deliveries for several shards (R17) */
 void tb_queue_resume(struct tb_shard *s);

@@ -29,6 +29,8 @@ struct tb_shard_stat {
     uint64_t index_file_bytes;
     uint64_t log_writes, log_frames, checkpoints, records, deliveries; /* since start */
     uint64_t position, durable, applied_confirmed;
+    uint64_t quarantined;           /* stored messages known to be damaged */
+    uint64_t bad_reads, bad_cached; /* damage met since start: pieces of messages; cached envelopes */
     uint32_t epoch, format;
     uint32_t failures; /* in a row */
     const char *state; /* "serving"; else what is done about it, and why: all numbers above are 0 then */

@@ -21,18 +21,19 @@ struct tb_disk_state { /* counters of the shard; a cache in memory, written at e
 };
 _Static_assert(sizeof(struct tb_disk_state) == 112, "state");
 
-enum { TB_ACCT_DELETED = 1 };
+enum { TB_ACCT_DELETED = 1 /* in the trash with all its mailboxes */ };
 struct tb_disk_acct { /* then the name */
     uint64_t modseq;  /* last given; one counter per account (R13) */
     uint32_t next_mbox;
     uint32_t flags;
     uint64_t messages, bytes;
     uint64_t quota_bytes, quota_messages; /* 0: none */
-    uint64_t reserved[2];
+    int64_t due;                          /* DELETED: its trash entry's; else 0 */
+    uint64_t reserved;
 };
 _Static_assert(sizeof(struct tb_disk_acct) == 64, "acct");
 
-enum { TB_MBOX_NOSELECT = 1 };
+enum { TB_MBOX_NOSELECT = 1, TB_MBOX_DELETED = 2 /* in the trash with its messages: \Noselect too, in no tree */ };
 struct tb_disk_mbox { /* then the leaf name */
     uint32_t parent;  /* 0: top level */
     uint32_t uidvalidity;
@@ -45,7 +46,8 @@ struct tb_disk_mbox { /* then the leaf name */
     uint64_t created_modseq;
     uint16_t special, flags;
     uint32_t keywords_n; /* bits in use */
-    uint64_t reserved[2];
+    int64_t due;         /* DELETED: its trash entry's; else 0 */
+    uint64_t reserved;
 };
 _Static_assert(sizeof(struct tb_disk_mbox) == 88, "mbox");
 
@@ -59,6 +61,23 @@ struct tb_disk_row { /* of a message block */
     uint64_t thread;
 };
 _Static_assert(sizeof(struct tb_disk_row) == 64, "row");
+
+/*
+ * The trash. uid 0: a mailbox; mbox 0 too: an account; mbox TB_TRASH_PLACE: what UNPLACE took away (shard 0), whose
+ * name field is the PLACE payload.
+ */
+#define TB_TRASH_PLACE UINT32_MAX
+struct tb_disk_trash { /* a message; then its tb_disk_cache and those bytes, if it had a cached envelope */
+    struct tb_disk_row row;
+    int64_t when; /* it was expunged; not in format 1 */
+};
+_Static_assert(sizeof(struct tb_disk_trash) == 72, "trash");
+struct tb_disk_grave { /* a mailbox, then its whole name as it was; an account, then its name */
+    int64_t when;
+    uint32_t state; /* 1: its purging has begun, it cannot come back */
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct tb_disk_grave) == 16, "grave");
 
 struct tb_disk_block { /* head of message and cache blocks */
     uint16_t n, reserved;

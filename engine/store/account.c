@@ -6,6 +6,8 @@
  * and its number is given again, to an ACCT record that replaces it. Thread: steps run on the owners by tb_call; a
  * request's done on the asking worker.
  */
+#include <tambo/trash.h>
+
 #include "engine/store/shard.h"
 
 #include <stdlib.h>
@@ -21,7 +23,7 @@ enum tb_rc tb_account_open(struct tb_worker *w, struct tb_account_id id, struct 
         return TB_IO;
     struct tb_account *a = tb_shard_account(s, id.acct);
     if (a == NULL) {
-        if (!tb_acct_get(s->ix, id.acct, &row))
+        if (!tb_acct_get(s->ix, id.acct, &row) || row.flags & TB_ACCT_DELETED)
             return TB_NOTFOUND;
         a = calloc(1, sizeof(*a));
         if (a == NULL)
@@ -80,6 +82,7 @@ struct request { /* freed when its op.done has been called */
     struct tb_op *op; /* the asker's */
     struct tb_creating creating;
     struct tb_identity id;
+    int64_t until; /* undelete */
     bool reserved;
 };
 
@@ -320,10 +323,11 @@ static void delete_place(struct tb_call *call, struct tb_worker *owner)
     struct tb_slice none = tb_slice(NULL, 0);
     call->rc = tb_directory_find(owner->store, tb_slice_str(r->id.name), &r->id);
     if (call->rc == TB_OK)
-        call->rc = tb_shard_admit(owner->store->shard[0], 0, 1, ADMIT_SMALL);
+        call->rc = tb_shard_admit(owner->store->shard[0], sizeof(struct tb_pay_unplace), 1, ADMIT_SMALL);
     if (call->rc != TB_OK)
         return;
-    tb_shard_record(owner->store->shard[0], TB_REC_UNPLACE, 0, r->id.id.acct, none, none, none);
+    struct tb_pay_unplace u = {.due = tb_due(owner->store->shard[0]), .when = tb_io_wall_s(owner->io)};
+    tb_shard_record(owner->store->shard[0], TB_REC_UNPLACE, 0, r->id.id.acct, tb_slice(&u, sizeof(u)), none, none);
     tb_directory_remove(owner->store, tb_slice_str(r->id.name));
 }
 
@@ -333,12 +337,12 @@ static void delete_mail(struct tb_call *call, struct tb_worker *owner)
     struct tb_shard *s = tb_shard_of(owner, r->id.id.shard);
     struct tb_disk_acct row;
     struct tb_slice none = tb_slice(NULL, 0);
-    if (!tb_acct_get(s->ix, r->id.id.acct, &row))
+    if (!tb_acct_get(s->ix, r->id.id.acct, &row) || row.flags & TB_ACCT_DELETED)
         return;
     call->rc = tb_shard_admit(s, sizeof(struct tb_pay_acct_delete), 1, ADMIT_SMALL);
     if (call->rc != TB_OK)
         return;
-    struct tb_pay_acct_delete d = {.due = tb_due(s)};
+    struct tb_pay_acct_delete d = {.due = tb_due(s), .when = tb_io_wall_s(owner->io)};
     tb_shard_record(s, TB_REC_ACCT_DELETE, 0, r->id.id.acct, tb_slice(&d, sizeof(d)), none, none);
     struct tb_account *a = tb_shard_account(s, r->id.id.acct);
     if (a != NULL)
@@ -360,4 +364,71 @@ void tb_account_delete(struct tb_worker *w, struct tb_slice name, struct tb_op *
     struct request *r = request_new(w, name, tb_slice(NULL, 0), op);
     if (r != NULL)
         go(r, 0, delete_place, deleted_place);
+}
+
+/* ---- undelete: PLACE first, then the mail: a crash in between is mended by tb_trash_sweep ---- */
+
+static void undelete_place(struct tb_call *call, struct tb_worker *owner)
+{
+    enum { MARGIN_S = 60 };
+    struct request *r = call->user;
+    struct tb_shard *s = owner->store->shard[0];
+    struct tb_slice none = tb_slice(NULL, 0), v;
+    struct tb_identity other;
+    struct tb_pay_purge gone = {.due = r->until, .acct = r->id.id.acct, .mbox = TB_TRASH_PLACE};
+    struct tb_key k = tb_trash_key(r->until, r->id.id.acct, TB_TRASH_PLACE, 0);
+    call->rc = TB_NOTFOUND;
+    if (r->until < tb_io_wall_s(owner->io) + MARGIN_S || !tb_index_get(s->ix, TB_DB_TRASH, tb_key_slice(&k), &v) ||
+        !tb_place_read(tb_slice_sub(v, sizeof(struct tb_disk_grave), SIZE_MAX), r->id.id.acct, &r->id))
+        return;
+    call->rc = tb_directory_find(owner->store, tb_slice_str(r->id.name), &other) == TB_OK ? TB_EXISTS : TB_OK;
+    for (const struct tb_creating *c = owner->store->creating; c != NULL; c = c->next)
+        if (strcmp(c->name, r->id.name) == 0)
+            call->rc = TB_EXISTS;
+    if (call->rc == TB_OK)
+        call->rc = tb_shard_admit(s, sizeof(struct tb_pay_place) + TB_NAME_MAX + TB_SECRET_MAX + sizeof(gone), 2,
+                                  ADMIT_CALL);
+    if (call->rc != TB_OK)
+        return;
+    log_place(s, &r->id);
+    tb_shard_record(s, TB_REC_PURGE, 0, 0, tb_slice(&gone, sizeof(gone)), none, none);
+    tb_directory_set(owner->store, &r->id); /* now: nobody else may take the name */
+}
+
+static void undelete_mail(struct tb_call *call, struct tb_worker *owner)
+{
+    struct request *r = call->user;
+    struct tb_shard *s = tb_shard_of(owner, r->id.id.shard);
+    struct tb_slice none = tb_slice(NULL, 0);
+    struct tb_disk_acct row;
+    if (!tb_acct_get(s->ix, r->id.id.acct, &row) || !(row.flags & TB_ACCT_DELETED))
+        return;
+    call->rc = tb_shard_admit(s, sizeof(struct tb_pay_undelete), 1, ADMIT_CALL);
+    if (call->rc != TB_OK)
+        return;
+    struct tb_pay_undelete u = {.due = row.due};
+    tb_shard_record(s, TB_REC_UNDELETE, 0, r->id.id.acct, tb_slice(&u, sizeof(u)), none, none);
+    struct tb_account *a = tb_shard_account(s, r->id.id.acct);
+    if (a != NULL)
+        a->deleted = false;
+    tb_shard_touched(s, r->id.id.acct, 0);
+}
+
+static void undeleted_place(struct tb_op *op)
+{
+    struct request *r = op->user;
+    if (r->call.rc != TB_OK)
+        request_end(r, r->call.rc);
+    else
+        go(r, r->id.id.shard, undelete_mail, simple_done);
+}
+
+void tb_account_undelete(struct tb_worker *w, uint32_t acct, int64_t until, struct tb_op *op)
+{
+    struct request *r = request_new(w, TB_SLICE("x"), tb_slice(NULL, 0), op);
+    if (r == NULL)
+        return;
+    r->id.id.acct = acct;
+    r->until = until;
+    go(r, 0, undelete_place, undeleted_place);
 }

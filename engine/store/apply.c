@@ -5,9 +5,9 @@
  * Bytes of a record were checksummed, but lengths are checked again: a record that contradicts itself or the index is
  * CORRUPT. Thread: the shard's owner.
  */
-#include "engine/store/shard.h"
-
 #include <stdlib.h>
+
+#include "engine/store/apply.h"
 
 enum { SCAN_ROWS = 64 };
 
@@ -128,14 +128,7 @@ bool tb_body_piece(struct tb_index *ix, uint64_t body, const struct tb_disk_body
     return true;
 }
 
-/* ---- a mailbox being changed: row and leaf name held while its counters move ---- */
-
-struct open_mbox {
-    uint32_t acct, mbox;
-    struct tb_disk_mbox row;
-    char leaf[TB_MBOX_LEAF_MAX];
-    size_t leaf_len;
-};
+/* ---- a mailbox being changed ---- */
 
 static bool mbox_load(struct tb_applier *x, uint32_t acct, uint32_t mbox, struct open_mbox *m)
 {
@@ -427,7 +420,7 @@ struct edit { /* what a pass over rows carries */
     uint8_t mode;
     uint16_t flags;
     uint64_t keywords, modseq;
-    int64_t due;
+    int64_t due, when;
     bool trash;
 };
 
@@ -484,35 +477,23 @@ static enum tb_rc apply_flags(struct tb_applier *x, const struct tb_record *r)
     return TB_OK;
 }
 
-static struct tb_key trash_key(int64_t due, uint32_t acct, uint32_t mbox, uint32_t uid)
-{
-    struct tb_key k = key_u64((uint64_t)due);
-    tb_key_u32(&k, acct);
-    tb_key_u32(&k, mbox);
-    tb_key_u32(&k, uid);
-    return k;
-}
-
 static enum tb_edit edit_remove(void *user, struct tb_disk_row *row)
 {
     struct edit *e = user;
     count(e->x, e->m, e->a, row, -1);
-    if (e->trash) {
-        struct tb_key k = trash_key(e->due, e->m->acct, e->m->mbox, row->uid);
-        tb_index_put(e->x->ix, TB_DB_TRASH, tb_key_slice(&k), tb_slice(row, sizeof(*row)));
-    }
+    if (e->trash)
+        tb_trash_put(e->x, e->m, row, e->due, e->when);
     return TB_EDIT_REMOVE;
 }
 
-/* remove_ranges: messages leave a mailbox: to the trash, or (moved) to nowhere. */
-static void remove_ranges(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct *a, const struct tb_range *v,
-                          size_t n, uint64_t modseq, int64_t due, bool trash)
+/* remove_ranges: messages leave a mailbox as e says: to the trash, or (moved) to nowhere. */
+static void remove_ranges(struct edit *e, const struct tb_range *v, size_t n, uint64_t modseq)
 {
-    struct edit e = {.x = x, .m = m, .a = a, .due = due, .trash = trash};
-    tb_rows_edit(x->ix, m->acct, m->mbox, v, n, edit_remove, &e);
-    tb_cache_remove(x->ix, m->acct, m->mbox, v, n);
-    m->row.highestmodseq = a->modseq = modseq;
-    tb_chg_append(x->ix, m->acct, m->mbox, modseq, TB_CHG_EXPUNGE, v, n);
+    struct open_mbox *m = e->m;
+    tb_rows_edit(e->x->ix, m->acct, m->mbox, v, n, edit_remove, e);
+    tb_cache_remove(e->x->ix, m->acct, m->mbox, v, n);
+    m->row.highestmodseq = e->a->modseq = modseq;
+    tb_chg_append(e->x->ix, m->acct, m->mbox, modseq, TB_CHG_EXPUNGE, v, n);
 }
 
 static enum tb_rc apply_expunge(struct tb_applier *x, const struct tb_record *r)
@@ -520,12 +501,21 @@ static enum tb_rc apply_expunge(struct tb_applier *x, const struct tb_record *r)
     struct tb_pay_expunge p;
     struct open_mbox m;
     struct tb_disk_acct a;
+    size_t at = sizeof(p);
+    int64_t when = 0;
     if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a))
         return TB_CORRUPT;
-    struct tb_range *v = ranges_of(r->payload, sizeof(p), p.n);
+    if (r->flags & TB_EXPUNGE_WHEN) {
+        at += sizeof(when);
+        if (r->payload.len < at)
+            return TB_CORRUPT;
+        when = (int64_t)tb_get_le64(r->payload.ptr + sizeof(p));
+    }
+    struct tb_range *v = ranges_of(r->payload, at, p.n);
     if (v == NULL)
         return TB_CORRUPT;
-    remove_ranges(x, &m, &a, v, p.n, p.modseq, p.due, true);
+    struct edit e = {.x = x, .m = &m, .a = &a, .due = p.due, .when = when, .trash = true};
+    remove_ranges(&e, v, p.n, p.modseq);
     mbox_save(x, &m);
     tb_acct_put(x->ix, r->acct, &a);
     free(v);
@@ -599,7 +589,8 @@ static enum tb_rc apply_copy(struct tb_applier *x, const struct tb_record *r)
     if (good && r->flags & TB_COPY_MOVE) {
         good = mbox_load(x, r->acct, p.src, &src);
         if (good) {
-            remove_ranges(x, &src, &a, v, p.n, p.src_modseq, 0, false);
+            struct edit e = {.x = x, .m = &src, .a = &a};
+            remove_ranges(&e, v, p.n, p.src_modseq);
             mbox_save(x, &src);
         }
     }
@@ -628,6 +619,9 @@ static enum tb_rc apply_mbox(struct tb_applier *x, const struct tb_record *r)
                              .created_modseq = p.modseq,
                              .special = p.special,
                              .flags = p.flags};
+    struct tb_disk_mbox old; /* of a creation that a crash cut short, or the \Noselect name that it replaces */
+    bool counted = tb_mbox_get(x->ix, r->acct, p.mbox, &old, NULL) && !(old.flags & TB_MBOX_NOSELECT);
+    x->state.mailboxes += counted || p.flags & TB_MBOX_NOSELECT ? 0 : 1;
     tb_mbox_put(x->ix, r->acct, p.mbox, &m, leaf.ptr, leaf.len);
     tree_put(x->ix, r->acct, p.parent, leaf, p.mbox);
     a.modseq = p.modseq;
@@ -636,47 +630,7 @@ static enum tb_rc apply_mbox(struct tb_applier *x, const struct tb_record *r)
     tb_acct_put(x->ix, r->acct, &a);
     if (p.uidvalidity > x->state.uidvalidity_max)
         x->state.uidvalidity_max = p.uidvalidity;
-    x->state.mailboxes++;
     x->dirty_pages += 8;
-    return TB_OK;
-}
-
-/* mbox_empty: every message to the trash; blocks, changes, keywords gone. */
-static void mbox_empty(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct *a, int64_t due)
-{
-    struct tb_range all = {1, UINT32_MAX};
-    struct edit e = {.x = x, .m = m, .a = a, .due = due, .trash = true};
-    tb_rows_edit(x->ix, m->acct, m->mbox, &all, 1, edit_remove, &e);
-    tb_blocks_drop(x->ix, TB_DB_CACHE, m->acct, m->mbox);
-    tb_blocks_drop(x->ix, TB_DB_CHG, m->acct, m->mbox);
-    tb_blocks_drop(x->ix, TB_DB_KEYWORD, m->acct, m->mbox);
-    tb_blocks_drop(x->ix, TB_DB_ANNOT, m->acct, m->mbox);
-    m->row.keywords_n = 0;
-}
-
-static enum tb_rc apply_mbox_delete(struct tb_applier *x, const struct tb_record *r)
-{
-    struct tb_pay_mbox_delete p;
-    struct open_mbox m;
-    struct tb_disk_acct a;
-    if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a))
-        return TB_CORRUPT;
-    if (!(m.row.flags & TB_MBOX_NOSELECT)) {
-        mbox_empty(x, &m, &a, p.due);
-        x->state.mailboxes--;
-    }
-    a.modseq = p.modseq;
-    tb_acct_put(x->ix, r->acct, &a);
-    if (r->flags & TB_DELETE_KEEP_NAME) {
-        m.row.flags |= TB_MBOX_NOSELECT;
-        m.row.special = 0;
-        m.row.highestmodseq = p.modseq;
-        mbox_save(x, &m);
-        return TB_OK;
-    }
-    struct tb_key k = key2(r->acct, p.mbox);
-    tree_del(x->ix, r->acct, m.row.parent, tb_slice(m.leaf, m.leaf_len));
-    tb_index_del(x->ix, TB_DB_MBOX, tb_key_slice(&k));
     return TB_OK;
 }
 
@@ -743,46 +697,6 @@ static enum tb_rc apply_acct(struct tb_applier *x, const struct tb_record *r)
     return TB_OK;
 }
 
-/* drop_account: every entry of a database whose key begins with the account's number. */
-static void drop_account(struct tb_applier *x, enum tb_db db, uint32_t acct)
-{
-    struct tb_key key = key_u32(acct);
-    struct tb_slice k, v;
-    while (tb_index_ge(x->ix, db, tb_key_slice(&key), 4, &k, &v)) {
-        struct tb_key found;
-        tb_key_begin(&found);
-        tb_key_bytes(&found, k);
-        tb_index_del(x->ix, db, tb_key_slice(&found));
-    }
-}
-
-static enum tb_rc apply_acct_delete(struct tb_applier *x, const struct tb_record *r)
-{
-    struct tb_pay_acct_delete p;
-    struct tb_disk_acct a;
-    if (!fixed(r->payload, &p, sizeof(p)) || !tb_acct_get(x->ix, r->acct, &a))
-        return TB_CORRUPT;
-    struct tb_slice k, v;
-    struct tb_key key = key_u32(r->acct);
-    while (tb_index_ge(x->ix, TB_DB_MBOX, tb_key_slice(&key), 4, &k, &v) && k.len == 8) {
-        struct open_mbox m;
-        uint32_t mbox = tb_get_be32(k.ptr + 4);
-        if (!mbox_load(x, r->acct, mbox, &m))
-            return TB_CORRUPT;
-        if (!(m.row.flags & TB_MBOX_NOSELECT)) {
-            mbox_empty(x, &m, &a, p.due);
-            x->state.mailboxes--;
-        }
-        struct tb_key km = key2(r->acct, mbox);
-        tb_index_del(x->ix, TB_DB_MBOX, tb_key_slice(&km));
-    }
-    static const enum tb_db rest[] = {TB_DB_TREE, TB_DB_SUB, TB_DB_KEYWORD, TB_DB_ANNOT, TB_DB_ACCT};
-    for (size_t i = 0; i < TB_ARRAY_LEN(rest); i++)
-        drop_account(x, rest[i], r->acct);
-    x->state.accounts--;
-    return TB_OK;
-}
-
 static enum tb_rc apply_place(struct tb_applier *x, const struct tb_record *r)
 {
     struct tb_pay_place p;
@@ -795,31 +709,7 @@ static enum tb_rc apply_place(struct tb_applier *x, const struct tb_record *r)
     return TB_OK;
 }
 
-static enum tb_rc apply_unplace(struct tb_applier *x, const struct tb_record *r)
-{
-    struct tb_key k = key_u32(r->acct);
-    tb_index_del(x->ix, TB_DB_PLACE, tb_key_slice(&k));
-    return TB_OK;
-}
-
-/* ---- trash, queue ---- */
-
-static enum tb_rc apply_purge(struct tb_applier *x, const struct tb_record *r)
-{
-    struct tb_pay_purge p;
-    for (size_t at = 0; at + sizeof(p) <= r->payload.len; at += sizeof(p)) {
-        memcpy(&p, r->payload.ptr + at, sizeof(p));
-        struct tb_key k = trash_key(p.due, p.acct, p.mbox, p.uid);
-        struct tb_slice v;
-        struct tb_disk_row row;
-        if (!tb_index_get(x->ix, TB_DB_TRASH, tb_key_slice(&k), &v) || !fixed(v, &row, sizeof(row)))
-            continue;
-        tb_index_del(x->ix, TB_DB_TRASH, tb_key_slice(&k));
-        blob_unref(x, row.blob);
-        x->dirty_pages += 2;
-    }
-    return TB_OK;
-}
+/* ---- queue ---- */
 
 static enum tb_rc apply_queue(struct tb_applier *x, const struct tb_record *r)
 {
@@ -877,6 +767,39 @@ static enum tb_rc apply_quarantine(struct tb_applier *x, const struct tb_record 
     return TB_OK;
 }
 
+/* ---- for apply_trash.c ---- */
+
+bool tb_apply_mbox_load(struct tb_applier *x, uint32_t acct, uint32_t mbox, struct open_mbox *m)
+{
+    return mbox_load(x, acct, mbox, m);
+}
+
+void tb_apply_mbox_save(struct tb_applier *x, const struct open_mbox *m)
+{
+    mbox_save(x, m);
+}
+
+void tb_apply_count(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct *a, const struct tb_disk_row *r,
+                    int sign)
+{
+    count(x, m, a, r, sign);
+}
+
+void tb_apply_unref(struct tb_applier *x, uint64_t blob)
+{
+    blob_unref(x, blob);
+}
+
+void tb_apply_tree_put(struct tb_applier *x, uint32_t acct, uint32_t parent, struct tb_slice leaf, uint32_t mbox)
+{
+    tree_put(x->ix, acct, parent, leaf, mbox);
+}
+
+void tb_apply_tree_del(struct tb_applier *x, uint32_t acct, uint32_t parent, struct tb_slice leaf)
+{
+    tree_del(x->ix, acct, parent, leaf);
+}
+
 static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_record *r) = {
     [TB_REC_BLOB] = apply_blob,
     [TB_REC_CHUNK] = apply_chunk,
@@ -885,20 +808,22 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_EXPUNGE] = apply_expunge,
     [TB_REC_COPY] = apply_copy,
     [TB_REC_MBOX] = apply_mbox,
-    [TB_REC_MBOX_DELETE] = apply_mbox_delete,
+    [TB_REC_MBOX_DELETE] = tb_apply_mbox_delete,
     [TB_REC_RENAME] = apply_rename,
     [TB_REC_SUB] = apply_sub,
     [TB_REC_KEYWORD] = apply_keyword,
     [TB_REC_ACCT] = apply_acct,
-    [TB_REC_ACCT_DELETE] = apply_acct_delete,
+    [TB_REC_ACCT_DELETE] = tb_apply_acct_delete,
     [TB_REC_PLACE] = apply_place,
-    [TB_REC_UNPLACE] = apply_unplace,
-    [TB_REC_PURGE] = apply_purge,
+    [TB_REC_UNPLACE] = tb_apply_unplace,
+    [TB_REC_PURGE] = tb_apply_purge,
     [TB_REC_QUEUE] = apply_queue,
     [TB_REC_QUEUE_DONE] = apply_queue_done,
     [TB_REC_FORGET] = apply_forget,
     [TB_REC_TIME] = apply_time,
     [TB_REC_QUARANTINE] = apply_quarantine,
+    [TB_REC_UNEXPUNGE] = tb_apply_unexpunge,
+    [TB_REC_UNDELETE] = tb_apply_undelete,
 };
 
 enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)
@@ -907,6 +832,8 @@ enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)
     if (r->type >= TB_ARRAY_LEN(appliers) || appliers[r->type] == NULL)
         return TB_CORRUPT; /* a type that this format does not have */
     enum tb_rc rc = appliers[r->type](x, r);
+    x->dirty_pages += x->dirty_bytes / (TB_BLOCK / 2);
+    x->dirty_bytes %= TB_BLOCK / 2;
     return tb_index_rc(x->ix) != TB_OK ? tb_index_rc(x->ix) : rc;
 }
 

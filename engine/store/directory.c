@@ -110,16 +110,9 @@ static void read_places(struct tb_store *store, struct tb_index *ix)
     struct tb_slice k, v;
     bool more = tb_index_ge(ix, TB_DB_PLACE, tb_slice("\0", 1), 0, &k, &v);
     for (; more; more = tb_index_next(ix, TB_DB_PLACE, 0, &k, &v)) {
-        struct tb_pay_place p;
-        struct tb_identity id = {0};
-        if (k.len != 4 || v.len < sizeof(p))
+        struct tb_identity id;
+        if (k.len != 4 || !tb_place_read(v, tb_get_be32(k.ptr), &id))
             continue;
-        memcpy(&p, v.ptr, sizeof(p));
-        if (p.name_len > TB_NAME_MAX || p.secret_len > TB_SECRET_MAX || v.len != sizeof(p) + p.name_len + p.secret_len)
-            continue;
-        id.id = (struct tb_account_id){.shard = p.shard, .acct = tb_get_be32(k.ptr)};
-        memcpy(id.name, v.ptr + sizeof(p), p.name_len);
-        memcpy(id.secret, v.ptr + sizeof(p) + p.name_len, p.secret_len);
         tb_directory_set(store, &id);
     }
 }

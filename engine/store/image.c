@@ -42,7 +42,7 @@ static void resolve(struct tb_shard *s, struct tb_delivery_target *t, uint64_t s
     struct tb_disk_acct acct;
     struct tb_disk_mbox m;
     t->rc = TB_NOTFOUND;
-    if (!tb_acct_get(s->ix, t->id.acct, &acct))
+    if (!tb_acct_get(s->ix, t->id.acct, &acct) || acct.flags & TB_ACCT_DELETED)
         return;
     *mbox = t->mbox != 0 ? t->mbox : tb_mailbox_number(s, t->id.acct, t->mailbox);
     bool there = *mbox != 0 && tb_mbox_get(s->ix, t->id.acct, *mbox, &m, NULL) && !(m.flags & TB_MBOX_NOSELECT);

@@ -7,6 +7,7 @@
 #include <tambo/message.h>
 #include "engine/store/shard.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- names ---- */
@@ -194,7 +195,7 @@ enum tb_rc tb_mailbox_get(struct tb_account *a, uint32_t mbox, struct tb_arena *
     struct tb_disk_mbox m;
     struct tb_slice leaf;
     memset(out, 0, sizeof(*out));
-    if (a->deleted || !tb_mbox_get(a->shard->ix, a->acct, mbox, &m, &leaf))
+    if (a->deleted || !tb_mbox_get(a->shard->ix, a->acct, mbox, &m, &leaf) || m.flags & TB_MBOX_DELETED)
         return index_failed(a, TB_NOTFOUND);
     fill(out, mbox, &m);
     for (;;) { /* the name grows from its end */
@@ -392,12 +393,13 @@ static uint64_t next_modseq(struct tb_account *a, struct tb_disk_acct *row)
 }
 
 static void log_mbox(struct tb_account *a, uint32_t mbox, uint32_t parent, struct tb_slice leaf, uint16_t special,
-                     uint64_t modseq)
+                     uint16_t flags, uint64_t modseq)
 {
     struct tb_pay_mbox p = {.mbox = mbox,
                             .parent = parent,
                             .uidvalidity = new_uidvalidity(a->shard),
                             .special = special,
+                            .flags = flags,
                             .mailboxid = (uint64_t)a->acct << 32 | mbox,
                             .modseq = modseq};
     tb_shard_record(a->shard, TB_REC_MBOX, 0, a->acct, tb_slice(&p, sizeof(p)), leaf, tb_slice(NULL, 0));
@@ -405,12 +407,12 @@ static void log_mbox(struct tb_account *a, uint32_t mbox, uint32_t parent, struc
 
 /* make_path: log MBOX records for the leaves of p from index `have` on, below `at`. Admitted by the caller. */
 static uint32_t make_path(struct tb_account *a, const struct path *p, size_t have, uint32_t at, size_t upto,
-                          uint16_t special)
+                          uint16_t special, uint16_t flags)
 {
     for (size_t i = have; i < upto; i++) {
         struct tb_disk_acct row;
         uint64_t modseq = next_modseq(a, &row);
-        log_mbox(a, row.next_mbox, at, p->leaf[i], i + 1 == p->n ? special : 0, modseq);
+        log_mbox(a, row.next_mbox, at, p->leaf[i], i + 1 == p->n ? special : 0, flags, modseq);
         at = row.next_mbox;
     }
     return at;
@@ -435,9 +437,9 @@ enum tb_rc tb_mailbox_create(struct tb_account *a, struct tb_slice name, uint16_
     if (rc != TB_OK)
         return rc;
     if (revive)
-        log_mbox(a, at, parent, p.leaf[p.n - 1], special, row.modseq + 1);
+        log_mbox(a, at, parent, p.leaf[p.n - 1], special, 0, row.modseq + 1);
     else
-        at = make_path(a, &p, have, at, p.n, special);
+        at = make_path(a, &p, have, at, p.n, special, 0);
     if (mbox != NULL)
         *mbox = at;
     tb_shard_touched(a->shard, a->acct, at);
@@ -460,12 +462,14 @@ enum tb_rc tb_mailbox_delete(struct tb_account *a, struct tb_slice name)
     bool keep = has_children(a, mbox);
     if (keep && m.flags & TB_MBOX_NOSELECT)
         return TB_EXISTS;
-    rc = tb_shard_admit(a->shard, sizeof(struct tb_pay_mbox_delete), 1, ADMIT_SMALL);
+    rc = tb_shard_admit(a->shard, sizeof(struct tb_pay_mbox_delete) + sizeof(int64_t), 1, ADMIT_SMALL);
     if (rc != TB_OK)
         return rc;
     struct tb_pay_mbox_delete d = {.mbox = mbox, .modseq = next_modseq(a, &row), .due = tb_due(a->shard)};
-    tb_shard_record(a->shard, TB_REC_MBOX_DELETE, keep ? TB_DELETE_KEEP_NAME : 0, a->acct, tb_slice(&d, sizeof(d)),
-                    tb_slice(NULL, 0), tb_slice(NULL, 0));
+    d.heir = keep ? row.next_mbox : 0;
+    int64_t now = tb_io_wall_s(a->shard->worker->io);
+    tb_shard_record(a->shard, TB_REC_MBOX_DELETE, (uint8_t)(TB_DELETE_WHEN | (keep ? TB_DELETE_KEEP_NAME : 0)), a->acct,
+                    tb_slice(&d, sizeof(d)), tb_slice(&now, sizeof(now)), tb_slice(NULL, 0));
     tb_shard_touched(a->shard, a->acct, mbox);
     return index_failed(a, TB_OK);
 }
@@ -484,7 +488,7 @@ static enum tb_rc rename_inbox(struct tb_account *a, const struct path *to)
     if (rc != TB_OK)
         return rc;
     size_t have = path_walk(a, to, &at, NULL);
-    mbox = make_path(a, to, have, at, to->n, 0);
+    mbox = make_path(a, to, have, at, to->n, 0, 0);
     if (inbox.messages > 0) {
         struct tb_range all = {1, inbox.uidnext - 1};
         uint64_t modseq = next_modseq(a, &row);
@@ -545,7 +549,7 @@ enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct 
         rc = tb_shard_admit(a->shard, pt->len + (pt->n + 1) * sizeof(struct tb_pay_mbox), (uint32_t)pt->n + 1,
                             ADMIT_GROW);
     if (rc == TB_OK) {
-        at = make_path(a, pt, have, at, pt->n - 1, 0);
+        at = make_path(a, pt, have, at, pt->n - 1, 0, 0);
         struct tb_pay_rename r = {.mbox = mbox, .parent = at, .modseq = next_modseq(a, &row)};
         tb_shard_record(a->shard, TB_REC_RENAME, 0, a->acct, tb_slice(&r, sizeof(r)), pt->leaf[pt->n - 1],
                         tb_slice(NULL, 0));
@@ -554,6 +558,81 @@ enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct 
     }
     free(pf);
     return rc;
+}
+
+/* ---- coming back from the trash ---- */
+
+/* special_taken: does a mailbox of the account have one of these special uses? */
+static bool special_taken(struct tb_account *a, uint16_t special)
+{
+    struct tb_key key;
+    struct tb_slice k, v;
+    tb_key_begin(&key);
+    tb_key_u32(&key, a->acct);
+    bool more = special != 0 && tb_index_ge(a->shard->ix, TB_DB_MBOX, tb_key_slice(&key), 4, &k, &v);
+    for (; more; more = tb_index_next(a->shard->ix, TB_DB_MBOX, 4, &k, &v)) {
+        struct tb_disk_mbox m;
+        if (v.len < sizeof(m))
+            continue;
+        memcpy(&m, v.ptr, sizeof(m));
+        if (!(m.flags & TB_MBOX_NOSELECT) && m.special & special)
+            return true;
+    }
+    return false;
+}
+
+/* free_name: p becomes a name that is free: itself, or with " (restored)", " (restored 2)" ... behind it. *replace: a
+ * \\Noselect name that may go is there. */
+static enum tb_rc free_name(struct tb_account *a, struct tb_slice name, struct path *p, bool *replace, bool *renamed)
+{
+    char text[2 * TB_MBOX_NAME_MAX + 32];
+    struct tb_disk_mbox m;
+    uint32_t at;
+    *renamed = false;
+    for (unsigned i = 0; i < 1000; i++) {
+        char suffix[24] = "";
+        if (i > 0)
+            (void)snprintf(suffix, sizeof(suffix), i == 1 ? " (restored)" : " (restored %u)", i);
+        int n = snprintf(text, sizeof(text), "%.*s%s", (int)name.len, name.ptr, suffix);
+        enum tb_rc rc = path_parse(tb_slice(text, (size_t)n), p);
+        if (rc != TB_OK)
+            return rc;
+        bool there = path_walk(a, p, &at, NULL) == p->n;
+        *replace = there && tb_mbox_get(a->shard->ix, a->acct, at, &m, NULL) && m.flags & TB_MBOX_NOSELECT;
+        *renamed = i > 0;
+        if (!there || *replace)
+            return TB_OK;
+    }
+    return TB_LIMIT;
+}
+
+enum tb_rc tb_mailbox_undelete(struct tb_account *a, uint32_t mbox, int64_t due, struct tb_slice name, bool *renamed)
+{
+    struct path p;
+    struct tb_disk_mbox m;
+    struct tb_disk_acct row;
+    bool replace;
+    uint32_t at;
+    if (!tb_mbox_get(a->shard->ix, a->acct, mbox, &m, NULL))
+        return index_failed(a, TB_NOTFOUND);
+    enum tb_rc rc = free_name(a, name, &p, &replace, renamed);
+    if (rc == TB_OK)
+        rc = tb_shard_admit(a->shard, p.len + (p.n + 1) * sizeof(struct tb_pay_mbox), (uint32_t)p.n + 1, ADMIT_GROW);
+    if (rc != TB_OK)
+        return rc;
+    size_t have = path_walk(a, &p, &at, NULL);
+    uint32_t parent = 0;
+    if (replace) /* the name itself is there: its parent is the last but one */
+        (void)path_walk(a, &p, &at, &parent);
+    else
+        parent = make_path(a, &p, have, at, p.n - 1, 0, TB_MBOX_NOSELECT);
+    struct tb_pay_undelete u = {.mbox = mbox, .parent = parent, .modseq = next_modseq(a, &row), .due = due};
+    uint8_t flags = (uint8_t)((special_taken(a, m.special) ? TB_UNDELETE_PLAIN : 0) |
+                              (replace ? TB_UNDELETE_REPLACE : 0));
+    tb_shard_record(a->shard, TB_REC_UNDELETE, flags, a->acct, tb_slice(&u, sizeof(u)), p.leaf[p.n - 1],
+                    tb_slice(NULL, 0));
+    tb_shard_touched(a->shard, a->acct, 0);
+    return index_failed(a, TB_OK);
 }
 
 enum tb_rc tb_mailbox_subscribe(struct tb_account *a, struct tb_slice name, bool on)
@@ -678,4 +757,23 @@ size_t tb_keywords(struct tb_account *a, uint32_t mbox, struct tb_arena *arena, 
         n = bit + 1;
     }
     return n;
+}
+
+void tb_keyword_map(struct tb_account *a, uint32_t src, uint32_t dst, uint64_t used, uint8_t map[64])
+{
+    struct tb_arena arena;
+    struct tb_slice names[TB_KEYWORDS_MAX];
+    tb_arena_init(&arena, 64 << 10);
+    size_t n = tb_keywords(a, src, &arena, names);
+    memset(map, 255, 64);
+    for (size_t bit = 0; bit < n; bit++) {
+        uint64_t to;
+        if (!(used >> bit & 1) || names[bit].len == 0)
+            continue;
+        if (dst == src)
+            map[bit] = (uint8_t)bit;
+        else if (tb_keyword_bits(a->shard, a->acct, dst, &names[bit], 1, &to) == TB_OK)
+            map[bit] = (uint8_t)__builtin_ctzll(to);
+    }
+    tb_arena_free(&arena);
 }

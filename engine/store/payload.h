@@ -62,7 +62,8 @@ struct tb_pay_flags { /* then n x tb_range */
 };
 _Static_assert(sizeof(struct tb_pay_flags) == 32, "flags payload");
 
-struct tb_pay_expunge { /* then n x tb_range */
+enum { TB_EXPUNGE_WHEN = 1 }; /* record flag: the time it was done, i64, stands before the ranges */
+struct tb_pay_expunge {       /* then n x tb_range */
     uint32_t mbox, n;
     uint64_t modseq;
     int64_t due; /* kept in the trash until then */
@@ -85,11 +86,13 @@ struct tb_pay_mbox { /* then the leaf name */
 };
 _Static_assert(sizeof(struct tb_pay_mbox) == 32, "mbox payload");
 
-enum { TB_DELETE_KEEP_NAME = 1 }; /* record flag: it has children, so a \Noselect name stays */
+/* Record flags: it has children, so a \\Noselect name stays; the time it was done, i64, follows. */
+enum { TB_DELETE_KEEP_NAME = 1, TB_DELETE_WHEN = 2 };
 struct tb_pay_mbox_delete {
-    uint32_t mbox, reserved;
+    uint32_t mbox;
+    uint32_t heir; /* KEEP_NAME: the number that the name and its children get; 0: format 1, it keeps its own */
     uint64_t modseq;
-    int64_t due;
+    int64_t due; /* kept, with its messages, in the trash until then */
 };
 _Static_assert(sizeof(struct tb_pay_mbox_delete) == 24, "mbox delete payload");
 
@@ -111,6 +114,10 @@ struct tb_pay_acct { /* then the name */
 };
 struct tb_pay_acct_delete {
     int64_t due;
+    int64_t when; /* not in format 1 */
+};
+struct tb_pay_unplace { /* empty in format 1: nothing is kept */
+    int64_t due, when;
 };
 
 struct tb_pay_place { /* then name, then secret */
@@ -119,11 +126,39 @@ struct tb_pay_place { /* then name, then secret */
 };
 _Static_assert(sizeof(struct tb_pay_place) == 8, "place payload");
 
-struct tb_pay_purge { /* PURGE: any number of these */
+/*
+ * PURGE: any number of these. Record flags, each with one entry alone: MAILBOX: messages of the deleted mailbox (or of
+ * the deleted account's mailbox) with UIDs up to uid, and the mailbox itself if none is left; ACCOUNT: up to uid names
+ * and other rows of the deleted account, and the account itself if none is left.
+ */
+enum { TB_PURGE_MAILBOX = 1, TB_PURGE_ACCOUNT = 2 };
+struct tb_pay_purge { /* uid 0: the trash entry alone */
     int64_t due;
     uint32_t acct, mbox, uid, reserved;
 };
 _Static_assert(sizeof(struct tb_pay_purge) == 24, "purge payload");
+
+struct tb_pay_unexpunge { /* then n x tb_pay_unexpunged: they get UIDs dst_uid, dst_uid + 1, ... */
+    uint32_t src, dst, dst_uid, n;
+    uint64_t modseq;
+    int64_t savedate;
+    uint8_t keyword[64]; /* as in COPY */
+};
+_Static_assert(sizeof(struct tb_pay_unexpunge) == 96, "unexpunge payload");
+struct tb_pay_unexpunged {
+    int64_t due;
+    uint32_t uid, reserved;
+};
+_Static_assert(sizeof(struct tb_pay_unexpunged) == 16, "unexpunged");
+
+/* Record flags: its special use is taken by now; a \Noselect name stands in its place, which goes. */
+enum { TB_UNDELETE_PLAIN = 1, TB_UNDELETE_REPLACE = 2 };
+struct tb_pay_undelete {   /* then the leaf name */
+    uint32_t mbox, parent; /* mbox 0: the account */
+    uint64_t modseq;
+    int64_t due;
+};
+_Static_assert(sizeof(struct tb_pay_undelete) == 24, "undelete payload");
 
 /* QUEUE: head, then parts x (part head, targets x (target, mailbox name, keywords: n x (u8 length, bytes)), BLOB
  * payload image). */

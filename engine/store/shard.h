@@ -86,6 +86,7 @@ struct tb_applier { /* everything apply() may look at and change (S9) */
     uint32_t touched_hash[256];   /* (acct, mbox) pairs met since the last checkpoint, lossy: feeds dirty_pages */
     uint64_t bad;                 /* stored messages in quarantine */
     uint64_t dirty_pages;         /* upper estimate of index pages dirtied since the last checkpoint */
+    uint64_t dirty_bytes;         /* of entries that lie side by side; becomes dirty_pages at the record's end */
 };
 /*
  * tb_apply: the one function that changes the index: live, replay, restore and replicas alike. OK; CORRUPT: the record
@@ -106,6 +107,10 @@ bool tb_tree_get(struct tb_index *ix, uint32_t acct, uint32_t parent, struct tb_
 /* tb_body_piece: piece i of a body. */
 bool tb_body_piece(struct tb_index *ix, uint64_t body, const struct tb_disk_body *b, uint32_t i,
                    struct tb_disk_piece *out);
+/* apply_trash.c: the key of a trash entry; and a message in the trash, with its cached envelope (head and bytes, in the
+ * map; empty if there is none). */
+struct tb_key tb_trash_key(int64_t due, uint32_t acct, uint32_t mbox, uint32_t uid);
+bool tb_trash_get(struct tb_index *ix, const struct tb_key *key, struct tb_disk_trash *out, struct tb_slice *cache);
 
 /* ---- shard ---- */
 struct tb_account {
@@ -162,8 +167,9 @@ struct tb_shard {
     uint64_t reserve_pages, reserve_want, index_high, reserve_tried_ns;
     int reserve_result;
     uint64_t records, deliveries;
-    uint64_t bad_reads; /* of damaged pieces, since start */
-    unsigned fanouts;   /* queued deliveries under way */
+    uint64_t bad_reads;   /* of damaged pieces, since start */
+    unsigned fanouts;     /* queued deliveries under way */
+    uint32_t swept_accts; /* trash.c: accounts up to it were looked at; UINT32_MAX: all */
 };
 
 struct tb_worker {
@@ -173,7 +179,7 @@ struct tb_worker {
     struct tb_codec *codec;
     struct tb_op *ready_first, *ready_last; /* ops whose done is due */
     struct tb_op tick_op;
-    bool ticking, closing;
+    bool ticking, closing, started;
     struct tb_delivery *idle_deliveries;
     unsigned idle_n;
     struct tb_op *stop_op;
@@ -190,6 +196,7 @@ struct tb_store {
     struct tb_creating *creating; /* accounts between their first record and their PLACE; shard 0's owner only */
     uint32_t next_acct;           /* the next number to give, above every one in a record; shard 0's owner only */
     atomic_uint queue_unsettled;  /* shards, then queued deliveries, that have not told yet which chunks they need */
+    uint32_t first_acct;          /* accounts below it were there when the store was opened */
     struct tb_worker *worker[TB_SHARDS_MAX];
     struct tb_shard *shard[TB_SHARDS_MAX];
     pthread_mutex_t super_lock; /* of writing SUPER */
@@ -260,6 +267,15 @@ enum tb_rc tb_checkpoint_now(struct tb_shard *s, struct tb_log_mark mark,
 bool tb_checkpoint_quiet(const struct tb_shard *s);
 void tb_checkpoint_reserve(struct tb_shard *s);
 
+/*
+ * trash.c. tb_trash_purge: let go of a piece of what is due; true if there is more. tb_trash_sweep: look at a few
+ * accounts, once each after the start: was one left half deleted, or half brought back?
+ */
+bool tb_trash_purge(struct tb_shard *s);
+/* tb_place_read: a PLACE payload taken apart; false: it contradicts itself. */
+bool tb_place_read(struct tb_slice payload, uint32_t acct, struct tb_identity *out);
+void tb_trash_sweep(struct tb_shard *s);
+
 /* view.c */
 void tb_views_notify(struct tb_account *a, uint32_t mbox);
 
@@ -311,6 +327,14 @@ void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len);
 /* mailbox.c: used by delivery too */
 enum tb_rc tb_keyword_bits(struct tb_shard *s, uint32_t acct, uint32_t mbox, const struct tb_slice *names, size_t n,
                            uint64_t *bits);
+/*
+ * tb_mailbox_undelete: a mailbox in the trash, with its due second, comes back as `name`, or as "name (restored)" if
+ * that is taken (*renamed). Missing parents become \Noselect names. NOTFOUND, INVALID, LIMIT, NOSPACE, BUSY.
+ */
+enum tb_rc tb_mailbox_undelete(struct tb_account *a, uint32_t mbox, int64_t due, struct tb_slice name, bool *renamed);
+/* tb_keyword_map: source bits (of those used) to destination bits, 255: dropped; keywords that the destination lacks
+ * are made, within what the caller had admitted. */
+void tb_keyword_map(struct tb_account *a, uint32_t src, uint32_t dst, uint64_t used, uint8_t map[64]);
 /* tb_mailbox_number: a selectable mailbox by name; 0: none. */
 uint32_t tb_mailbox_number(struct tb_shard *s, uint32_t acct, struct tb_slice name);
 

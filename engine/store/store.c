@@ -13,8 +13,9 @@
 
 #include "engine/crypto/crypto.h"
 
-enum { SEGMENT_MIN = 4 << 20, SEGMENT_MAX = 256 << 20, SEGMENT_DEFAULT = 64 << 20, PURGE_ROWS = 2048 };
+enum { SEGMENT_MIN = 4 << 20, SEGMENT_MAX = 256 << 20, SEGMENT_DEFAULT = 64 << 20 };
 #define TICK_NS 1000000000ull
+#define TICK_BUSY_NS 50000000ull /* while there is more to purge */
 
 /* ---- SUPER ---- */
 
@@ -275,43 +276,24 @@ static unsigned run_ready(struct tb_worker *w)
     return n;
 }
 
-/* purge: what the trash keeps no longer. One record a tick, so that space returns without a cron job. */
-static void purge(struct tb_shard *s)
-{
-    struct tb_pay_purge *v = NULL;
-    size_t n = 0;
-    uint64_t now = (uint64_t)tb_io_wall_s(s->worker->io);
-    struct tb_slice k, row;
-    bool more = tb_index_ge(s->ix, TB_DB_TRASH, tb_slice("\0", 1), 0, &k, &row);
-    for (; more && n < PURGE_ROWS && k.len == 20 && tb_get_be64(k.ptr) <= now;
-         more = tb_index_next(s->ix, TB_DB_TRASH, 0, &k, &row)) {
-        if (v == NULL && (v = malloc(PURGE_ROWS * sizeof(*v))) == NULL)
-            return;
-        v[n++] = (struct tb_pay_purge){.due = (int64_t)tb_get_be64(k.ptr),
-                                       .acct = tb_get_be32(k.ptr + 8),
-                                       .mbox = tb_get_be32(k.ptr + 12),
-                                       .uid = tb_get_be32(k.ptr + 16)};
-    }
-    if (n > 0 && tb_shard_admit(s, n * sizeof(*v), 1, ADMIT_SMALL) == TB_OK)
-        tb_shard_record(s, TB_REC_PURGE, 0, 0, tb_slice(v, n * sizeof(*v)), tb_slice(NULL, 0), tb_slice(NULL, 0));
-    free(v);
-}
-
 static void tick(struct tb_op *op)
 {
     struct tb_worker *w = op->user;
     w->ticking = false;
     if (op->result == -ECANCELED || w->closing)
         return;
+    bool more = false;
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
         struct tb_shard *s = w->store->shard[i];
         if (s->failed)
             continue;
-        purge(s);
+        if (w->started)
+            tb_trash_sweep(s);
+        more |= tb_trash_purge(s);
         tb_checkpoint_tick(s);
     }
     w->ticking = true;
-    tb_io_timer(w->io, &w->tick_op, TICK_NS);
+    tb_io_timer(w->io, &w->tick_op, more ? TICK_BUSY_NS : TICK_NS);
 }
 
 enum tb_rc tb_worker_open(struct tb_store *store, uint32_t index, struct tb_io *io, struct tb_worker **out,
@@ -332,8 +314,10 @@ enum tb_rc tb_worker_open(struct tb_store *store, uint32_t index, struct tb_io *
         tb_worker_close(w);
         return rc;
     }
-    if (index == 0)
+    if (index == 0) {
         tb_directory_load(store, store->shard[0]->ix);
+        store->first_acct = store->shard[0]->x.state.next_acct;
+    }
     store->worker[index] = w;
     w->tick_op = (struct tb_op){.done = tick, .user = w};
     w->ticking = true;
@@ -347,6 +331,7 @@ void tb_worker_started(struct tb_worker *w)
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
         if (!w->store->shard[i]->failed)
             tb_queue_resume(w->store->shard[i]);
+    w->started = true;
 }
 
 /* stop_step: has everything come to rest? Evaluated once a turn while stopping. */

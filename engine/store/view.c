@@ -554,8 +554,9 @@ static void log_expunge(struct tb_view *v, const struct tb_uidset *set)
     struct tb_account *a = v->account;
     struct tb_pay_expunge e = {
         .mbox = v->mbox, .n = (uint32_t)set->n, .modseq = next_modseq(a), .due = tb_due(a->shard)};
-    tb_shard_record(a->shard, TB_REC_EXPUNGE, 0, a->acct, tb_slice(&e, sizeof(e)), ranges_slice(set),
-                    tb_slice(NULL, 0));
+    int64_t now = tb_io_wall_s(a->shard->worker->io);
+    tb_shard_record(a->shard, TB_REC_EXPUNGE, TB_EXPUNGE_WHEN, a->acct, tb_slice(&e, sizeof(e)),
+                    tb_slice(&now, sizeof(now)), ranges_slice(set));
     tb_shard_touched(a->shard, a->acct, v->mbox);
 }
 
@@ -574,9 +575,9 @@ static enum tb_rc remove_wanted(struct tb_view *v, const struct tb_uidset *uids,
         more = pick_rows(v, uids, p, &uid, max, &set);
         if (set.n == 0)
             continue;
-        rc = set.failed
-                 ? TB_LIMIT
-                 : tb_shard_admit(a->shard, sizeof(struct tb_pay_expunge) + set.n * sizeof(set.v[0]), 1, ADMIT_SMALL);
+        rc = set.failed ? TB_LIMIT
+                        : tb_shard_admit(a->shard, sizeof(struct tb_pay_expunge) + 8 + set.n * sizeof(set.v[0]), 1,
+                                         ADMIT_SMALL);
         if (rc != TB_OK)
             break;
         log_expunge(v, &set);
@@ -600,26 +601,6 @@ enum tb_rc tb_delete(struct tb_view *v, const struct tb_uidset *uids)
 }
 
 /* ---- copying ---- */
-
-/* keyword_map: source bits to destination bits; keywords the destination lacks are made (admitted by the caller). */
-static void keyword_map(struct tb_view *v, uint32_t dst, uint64_t used, uint8_t map[64])
-{
-    struct tb_arena arena;
-    struct tb_slice names[TB_KEYWORDS_MAX];
-    tb_arena_init(&arena, 64 << 10);
-    size_t n = tb_keywords(v->account, v->mbox, &arena, names);
-    memset(map, 255, 64);
-    for (size_t bit = 0; bit < n; bit++) {
-        uint64_t to;
-        if (!(used >> bit & 1) || names[bit].len == 0)
-            continue;
-        if (dst == v->mbox)
-            map[bit] = (uint8_t)bit;
-        else if (tb_keyword_bits(v->account->shard, v->account->acct, dst, &names[bit], 1, &to) == TB_OK)
-            map[bit] = (uint8_t)__builtin_ctzll(to);
-    }
-    tb_arena_free(&arena);
-}
 
 /* keywords_used: the union of the keywords of the rows in set. */
 static uint64_t keywords_used(struct tb_view *v, const struct tb_uidset *set)
@@ -670,7 +651,7 @@ static enum tb_rc copy_or_move(struct tb_view *v, const struct tb_uidset *uids, 
                             .dst_uid = dst.uidnext,
                             .n = (uint32_t)out->from.n,
                             .savedate = tb_io_wall_s(a->shard->worker->io)};
-    keyword_map(v, dst_mbox, keywords_used(v, &out->from), c.keyword);
+    tb_keyword_map(a, v->mbox, dst_mbox, keywords_used(v, &out->from), c.keyword);
     c.dst_modseq = next_modseq(a);
     c.src_modseq = c.dst_modseq + 1;
     tb_shard_record(a->shard, TB_REC_COPY, move ? TB_COPY_MOVE : 0, a->acct, tb_slice(&c, sizeof(c)),

@@ -72,7 +72,9 @@ static bool open_store(struct tool *t, struct client *c)
                                  .workers = 1,
                                  .checkpoint_ms = c->cfg->checkpoint_ms,
                                  .checkpoint_log_bytes = c->cfg->checkpoint_log_bytes,
-                                 .trash_days = c->cfg->trash_days};
+                                 .trash_days = c->cfg->trash_days,
+                                 .copy_log_bytes = c->cfg->index_copy_log_bytes,
+                                 .copy_hours = c->cfg->index_copy_hours};
     struct tb_error err = {0};
     enum tb_rc rc = tb_store_open(c->io, &sc, &c->store, &err);
 

@@ -16,7 +16,7 @@
 #include "engine/base/rules.h"
 
 #define MAP_BYTES ((size_t)1 << 38)
-enum { META_LEAD = 16, PAGE = 4096, META_TXNID_AT = 128, CRC_BYTES = 4 };
+enum { META_LEAD = 16, PAGE = 4096, META_LAST_PAGE_AT = 120, META_TXNID_AT = 128, CRC_BYTES = 4 };
 
 static const char *const db_names[TB_DBS] = {
     "state", "acct", "mbox", "tree", "msg",     "cache", "chg",   "blob",  "body", "bodyx",      "hash",
@@ -211,6 +211,29 @@ enum tb_rc tb_index_meta(struct tb_index *ix, struct tb_io *io, int fd, uint64_t
     if (n != TB_META_BYTES || meta_txnid(meta) != txnid)
         fail(ix, TB_IO, "its meta page cannot be read back", EIO);
     return ix->rc;
+}
+
+struct tb_snapshot *tb_index_snapshot_begin(struct tb_index *ix, uint64_t txnid)
+{
+    MDB_txn *txn;
+    if (mdb_txn_begin(ix->env, NULL, MDB_RDONLY, &txn) != 0)
+        return NULL;
+    if (mdb_txn_id(txn) != txnid) { /* the caller's idea of what is confirmed is not the file's */
+        mdb_txn_abort(txn);
+        return NULL;
+    }
+    return (struct tb_snapshot *)txn;
+}
+
+void tb_index_snapshot_end(struct tb_snapshot *snap)
+{
+    if (snap != NULL)
+        mdb_txn_abort((MDB_txn *)snap);
+}
+
+uint64_t tb_index_meta_pages(const uint8_t meta[TB_META_BYTES])
+{
+    return tb_get_le64(meta + META_LAST_PAGE_AT) + 1;
 }
 
 enum tb_rc tb_index_rc(const struct tb_index *ix)

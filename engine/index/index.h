@@ -4,10 +4,10 @@
  *
  * Invariants
  * X1 one transaction is open from tb_index_begin to tb_index_commit; its owner reads and writes through it; there are
- * no others. X2 every value carries a CRC32C over its database, key and bytes; a mismatch is an error, never data; in
- * the cache, which is derived, it is no entry. X3 the first error is kept (tb_index_rc): later calls do nothing and
- * find nothing; the shard then fails closed (R8). X4 values are at most TB_VALUE_MAX bytes: one LMDB overflow page.
- * Thread: the shard's owner.
+ * no others but snapshots that are copied, and nobody reads through those. X2 every value carries a CRC32C over its
+ * database, key and bytes; a mismatch is an error, never data; in the cache, which is derived, it is no entry. X3 the
+ * first error is kept (tb_index_rc): later calls do nothing and find nothing; the shard then fails closed (R8). X4
+ * values are at most TB_VALUE_MAX bytes: one LMDB overflow page. Thread: the shard's owner.
  */
 #ifndef TB_INDEX_H
 #define TB_INDEX_H
@@ -81,6 +81,16 @@ void tb_index_pages(struct tb_index *ix, uint64_t *used, uint64_t *high);
 uint64_t tb_index_entries(struct tb_index *ix, enum tb_db db);
 /* tb_index_soft: damaged entries of the cache that were met: each is as good as not there. */
 uint64_t tb_index_soft(const struct tb_index *ix);
+/*
+ * tb_index_snapshot_begin: keep the pages of the last committed transaction from being written over until
+ * tb_index_snapshot_end (a read transaction; X1's other one). They may be read from the file by any thread. NULL: that
+ * is not the last one, or there is no reader slot. The file grows meanwhile: end it soon.
+ */
+struct tb_snapshot;
+struct tb_snapshot *tb_index_snapshot_begin(struct tb_index *ix, uint64_t txnid);
+void tb_index_snapshot_end(struct tb_snapshot *snap);
+/* tb_index_meta_pages: how many pages a snapshot has, by its meta body. */
+uint64_t tb_index_meta_pages(const uint8_t meta[TB_META_BYTES]);
 
 /* tb_index_get: false if there is none (or X3). *value: in the map, valid until the next write. */
 bool tb_index_get(struct tb_index *ix, enum tb_db db, struct tb_slice key, struct tb_slice *value);

@@ -96,6 +96,7 @@ static void write_done(struct tb_op *op)
     s->confirmed = s->ckpt.applied;
     s->checkpoints++;
     tb_checkpoint_reserve(s);
+    tb_copies_confirmed(s);
 }
 
 void tb_checkpoint_durable(struct tb_shard *s)
@@ -140,6 +141,7 @@ static enum tb_rc commit(struct tb_shard *s, struct tb_log_mark mark)
     s->ckpt.last = mark.last;
     s->ckpt.chain = mark.chain;
     s->ckpt.epoch = s->epoch;
+    s->ckpt_time_ms = s->x.state.time_ms;
     s->ckpt_log_end = mark.end;
     s->want_checkpoint = false;
     return TB_OK;

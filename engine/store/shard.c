@@ -67,6 +67,7 @@ void tb_shard_answer_all(struct tb_shard *s)
     }
     s->gate_last = NULL;
     run_waiting(s);
+    tb_copies_cancel(s);
 }
 
 /* ---- making ---- */
@@ -256,6 +257,8 @@ enum tb_rc tb_shard_serve(struct tb_shard *s, struct tb_error *err)
 {
     if (tb_index_begin(s->ix) != TB_OK)
         return tb_error_set(err, TB_IO, 0, "shard %s: %s", s->dir, tb_index_error(s->ix));
+    if (tb_rotation_open(s, err) != TB_OK)
+        return TB_LIMIT;
     s->opened_ns = s->ckpt_started_ns = tb_io_now_ns(s->worker->io);
     s->state = SHARD_SERVING;
     s->failed = false;
@@ -315,7 +318,9 @@ void tb_shard_close(struct tb_shard *s)
 {
     if (s == NULL)
         return;
+    tb_copies_drop(s);
     tb_shard_drop(s);
+    tb_rotation_close(s);
     tb_pins_free(&s->pins);
     free(s->ckpt_block);
     free(s);
@@ -323,7 +328,8 @@ void tb_shard_close(struct tb_shard *s)
 
 bool tb_shard_idle(const struct tb_shard *s)
 {
-    return tb_log_idle(s->log) && s->ckpt_phase != CKPT_SYNCING && s->ckpt_phase != CKPT_WRITING && !s->reserving;
+    return tb_log_idle(s->log) && s->ckpt_phase != CKPT_SYNCING && s->ckpt_phase != CKPT_WRITING && !s->reserving &&
+           s->copies == NULL;
 }
 
 struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)

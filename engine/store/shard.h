@@ -167,9 +167,12 @@ struct tb_shard {
     uint64_t reserve_pages, reserve_want, index_high, reserve_tried_ns;
     int reserve_result;
     uint64_t records, deliveries;
-    uint64_t bad_reads;   /* of damaged pieces, since start */
-    unsigned fanouts;     /* queued deliveries under way */
-    uint32_t swept_accts; /* trash.c: accounts up to it were looked at; UINT32_MAX: all */
+    uint64_t bad_reads;           /* of damaged pieces, since start */
+    unsigned fanouts;             /* queued deliveries under way */
+    uint32_t swept_accts;         /* trash.c: accounts up to it were looked at; UINT32_MAX: all */
+    int64_t ckpt_time_ms;         /* the last TIME record in ckpt's snapshot */
+    struct tb_copy_run *copies;   /* copies of the index being made: copy.h */
+    struct tb_rotation *rotation; /* owned */
 };
 
 struct tb_worker {
@@ -275,6 +278,13 @@ bool tb_trash_purge(struct tb_shard *s);
 /* tb_place_read: a PLACE payload taken apart; false: it contradicts itself. */
 bool tb_place_read(struct tb_slice payload, uint32_t acct, struct tb_identity *out);
 void tb_trash_sweep(struct tb_shard *s);
+void tb_copies_confirmed(struct tb_shard *s);
+void tb_copies_cancel(struct tb_shard *s);
+void tb_copies_drop(struct tb_shard *s);
+enum tb_rc tb_rotation_open(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;
+void tb_rotation_close(struct tb_shard *s);
+void tb_rotation_tick(struct tb_shard *s);
+void tb_rotation_want(struct tb_shard *s);
 
 /* view.c */
 void tb_views_notify(struct tb_account *a, uint32_t mbox);

@@ -291,6 +291,7 @@ static void tick(struct tb_op *op)
             tb_trash_sweep(s);
         more |= tb_trash_purge(s);
         tb_checkpoint_tick(s);
+        tb_rotation_tick(s);
     }
     w->ticking = true;
     tb_io_timer(w->io, &w->tick_op, more ? TICK_BUSY_NS : TICK_NS);
@@ -345,7 +346,8 @@ static void stop_step(struct tb_worker *w)
             quiet = quiet && s->state != SHARD_TELLING && !s->reviving && tb_shard_idle(s);
             continue;
         }
-        bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0;
+        bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0 &&
+                     s->copies == NULL;
         if (clean && s->confirmed != tb_log_end(s->log)) {
             s->want_checkpoint = true;
             tb_log_boundary(s->log);
@@ -384,6 +386,8 @@ void tb_worker_stop(struct tb_worker *w, struct tb_op *op)
 {
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
         w->store->shard[i]->stopping = true;
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
+        tb_copies_cancel(w->store->shard[i]);
     w->stop_op = op;
     stop_step(w);
 }
@@ -402,6 +406,7 @@ static void abandon(struct tb_worker *w)
             if (s == NULL)
                 continue;
             s->failed = true;
+            tb_copies_cancel(s);
             tb_revive_stop(s);
             if (s->state == SHARD_TELLING && tb_worker_forget(w, &s->revive_op))
                 s->reviving = false; /* nobody is left to be told */

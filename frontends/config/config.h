@@ -37,6 +37,8 @@ struct tb_config {
     uint32_t trash_days;
     uint32_t checkpoint_ms;
     uint64_t checkpoint_log_bytes;
+    uint32_t index_copy_hours;
+    uint64_t index_copy_log_bytes;
     struct tb_config_listen *listen;
     size_t listen_n;
 };

@@ -55,6 +55,10 @@ const struct config_key config_keys[] = {
      "The longest time between two checkpoints of the index while it changes."},
     {"checkpoint_log_bytes", CONFIG_BYTES, AT(checkpoint_log_bytes), "32M", MIB, 1024 * MIB, {0}, false,
      "Log written since a checkpoint that makes the next one due; bounds the replay after a crash."},
+    {"index_copy_hours", CONFIG_NUMBER, AT(index_copy_hours), "24", 0, 8760, {0}, false,
+     "The age at which a shard's index is copied anew, if anything changed. 0: not for its age."},
+    {"index_copy_log_bytes", CONFIG_BYTES, AT(index_copy_log_bytes), "1G", MIB, 1024 * 1024 * MIB, {0}, false,
+     "Log written since the newest copy of the index that makes another one due."},
     {"log_level", CONFIG_WORD, AT(log_level), "info", 0, 0, {"error", "warn", "info", "debug"}, true,
      "The least important lines that are logged."},
 };

@@ -153,6 +153,7 @@ static void bury(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct 
 static enum tb_rc heir_put(struct tb_applier *x, const struct open_mbox *m, uint32_t heir, struct tb_disk_acct *a)
 {
     struct tb_disk_mbox row = {.parent = m->row.parent,
+                               .uidvalidity = m->row.uidvalidity,
                                .uidnext = 1,
                                .highestmodseq = a->modseq,
                                .chg_floor = a->modseq,
@@ -411,11 +412,20 @@ enum tb_rc tb_apply_unexpunge(struct tb_applier *x, const struct tb_record *r)
 
 /* ---- going ---- */
 
+struct purging {
+    struct tb_applier *x;
+    struct tb_disk_mbox *m;
+};
+
 static enum tb_edit purge_row(void *user, struct tb_disk_row *row)
 {
-    struct tb_applier *x = user;
-    tb_apply_unref(x, row->blob);
-    x->dirty_pages++;
+    struct purging *p = user;
+    p->m->messages--;
+    p->m->unseen -= !(row->flags & TB_FLAG_SEEN);
+    p->m->deleted -= (row->flags & TB_FLAG_DELETED) != 0;
+    p->m->bytes -= row->size;
+    tb_apply_unref(p->x, row->blob);
+    p->x->dirty_pages++;
     return TB_EDIT_REMOVE;
 }
 
@@ -431,10 +441,13 @@ static enum tb_rc purge_mailbox(struct tb_applier *x, const struct tb_pay_purge 
         return TB_CORRUPT;
     grave_close(x, &own);
     grave_close(x, &account);
-    tb_rows_edit(x->ix, p->acct, p->mbox, &upto, 1, purge_row, x);
+    struct purging purging = {x, &m.row};
+    tb_rows_edit(x->ix, p->acct, p->mbox, &upto, 1, purge_row, &purging);
     tb_cache_remove(x->ix, p->acct, p->mbox, &upto, 1);
-    if (tb_rows_scan(x->ix, p->acct, p->mbox, 1, &left, 1) > 0)
+    if (tb_rows_scan(x->ix, p->acct, p->mbox, 1, &left, 1) > 0) {
+        tb_apply_mbox_save(x, &m);
         return TB_OK;
+    }
     for (size_t i = 0; i < TB_ARRAY_LEN(rest); i++)
         tb_blocks_drop(x->ix, rest[i], p->acct, p->mbox);
     if (!(m.row.flags & TB_MBOX_DELETED))

@@ -375,10 +375,33 @@ static void entry_bodyx(struct tb_check_shard *c, struct tb_slice k, struct tb_s
     }
 }
 
+/* grave_seen: a deleted mailbox or account, or the place of one. */
+static void grave_seen(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
+{
+    char object[OBJECT];
+    uint32_t acct = tb_get_be32(k.ptr + 8), mbox = tb_get_be32(k.ptr + 12);
+    int64_t due = (int64_t)tb_get_be64(k.ptr);
+    if (v.len < sizeof(struct tb_disk_grave)) {
+        malformed(c, TB_DB_TRASH, "it has a wrong size");
+        return;
+    }
+    struct check_mbox *m = mbox_of(c, acct, mbox);
+    struct check_acct *a = acct_of(c, acct);
+    if (mbox == 0 && (a == NULL || !(a->row.flags & TB_ACCT_DELETED) || a->row.due != due))
+        tb_check_say(c, true, named(object, "deleted account %u", acct), "its row says otherwise", rebuild);
+    if (mbox != 0 && mbox != TB_TRASH_PLACE && m != NULL && (!(m->row.flags & TB_MBOX_DELETED) || m->row.due != due))
+        tb_check_say(c, true, named(object, "deleted mailbox %u of account %u", mbox, acct), "its row says otherwise",
+                     rebuild);
+}
+
 static void entry_trash(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
 {
     struct tb_disk_row row;
     char object[OBJECT];
+    if (k.len == 20 && tb_get_be32(k.ptr + 16) == 0) {
+        grave_seen(c, k, v);
+        return;
+    }
     if (k.len != 20 || v.len < sizeof(row)) {
         malformed(c, TB_DB_TRASH, "it has a wrong size");
         return;
@@ -471,11 +494,12 @@ static void model_mailboxes(struct tb_check_shard *c)
             tb_check_say(c, true, object, "there is no such account", rebuild);
             continue;
         }
-        a->messages += m->messages;
-        a->bytes += m->bytes;
+        bool deleted = m->row.flags & TB_MBOX_DELETED;
+        a->messages += deleted ? 0 : m->messages;
+        a->bytes += deleted ? 0 : m->bytes;
         a->modseq = m->row.highestmodseq > a->modseq ? m->row.highestmodseq : a->modseq;
-        if (!m->in_tree)
-            tb_check_say(c, true, object, "it has no name", rebuild);
+        if (m->in_tree == deleted)
+            tb_check_say(c, true, object, deleted ? "it is deleted and has a name" : "it has no name", rebuild);
         if (m->mbox >= a->row.next_mbox)
             tb_check_say(c, true, object, "its account may give its number again", recount);
         if (m->row.messages != m->messages || m->row.unseen != m->unseen || m->row.deleted != m->deleted ||
@@ -497,10 +521,13 @@ static void model_mailboxes(struct tb_check_shard *c)
 static void model_accounts(struct tb_check_shard *c)
 {
     char object[OBJECT];
-    uint64_t messages = 0, bytes = 0;
+    uint64_t accounts = 0, messages = 0, bytes = 0;
     struct check_acct *a = c->acct.v;
     for (size_t i = 0; i < c->acct.n; i++, a++) {
         (void)named(object, "account %u", a->acct);
+        if (a->row.flags & TB_ACCT_DELETED)
+            continue; /* it counts nowhere, and a part of it may be purged */
+        accounts++;
         messages += a->messages;
         bytes += a->bytes;
         if (a->row.messages != a->messages || a->row.bytes != a->bytes)
@@ -511,12 +538,12 @@ static void model_accounts(struct tb_check_shard *c)
             tb_check_say(c, true, object, "a mailbox is ahead of its counter of changes", recount);
     }
     if (c->state_there &&
-        (c->state.messages != messages || c->state.raw_bytes != bytes || c->state.accounts != c->acct.n))
+        (c->state.messages != messages || c->state.raw_bytes != bytes || c->state.accounts != accounts))
         tb_check_sayf(c, true, recount, "the shard's counters",
-                      "they say %llu accounts, %llu messages, %llu bytes; there are %zu, %llu, %llu",
+                      "they say %llu accounts, %llu messages, %llu bytes; there are %llu, %llu, %llu",
                       (unsigned long long)c->state.accounts, (unsigned long long)c->state.messages,
-                      (unsigned long long)c->state.raw_bytes, c->acct.n, (unsigned long long)messages,
-                      (unsigned long long)bytes);
+                      (unsigned long long)c->state.raw_bytes, (unsigned long long)accounts,
+                      (unsigned long long)messages, (unsigned long long)bytes);
 }
 
 static void model_blobs(struct tb_check_shard *c)

@@ -6,8 +6,8 @@
  * be: visible, in the trash (expunged, or in a deleted mailbox, or in a deleted account), gone. An operation under way
  * at a cut allows both; after recovery every message must be in exactly one allowed place. At every check, each blob's
  * references are exactly the rows that name it, no (mailbox, UID) ever names two messages, and the counters are the
- * sums of what they count. In the end everything is deleted, the days pass, and nothing may be left: no row, no blob,
- * no live byte in any segment.
+ * sums of what they count; the checker looks at some of the stores that cuts left. In the end everything is deleted,
+ * the days pass, and nothing may be left: no row, no blob, no live byte in any segment.
  *
  * Usage: test_trash [SEED [COUNT]]. A failure prints its seed.
  */
@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include <tambo/check.h>
 #include <tambo/trash.h>
 #include "engine/io/sim.h"
 #include "engine/store/shard.h"
@@ -105,11 +106,32 @@ static void turns(struct world *x, unsigned n)
         turn(x);
 }
 
+static void found(void *user, const struct tb_finding *f)
+{
+    struct world *x = user;
+    if (f->damage && x->wrong[0] == '\0')
+        (void)snprintf(x->wrong, sizeof(x->wrong), "the checker: %s: %s", f->object, f->what);
+}
+
+/* inspect: what the checker says of the store as the cut left it. */
+static void inspect(struct world *x)
+{
+    struct tb_check_options opt = {.user = x, .found = found};
+    struct tb_check_stat stat = {0};
+    struct tb_error err = {0};
+    struct tb_io *io = tb_sim_io(x->sim);
+    if (tb_store_check(io, x->dir, &opt, &stat, &err) != TB_OK)
+        fail_msg("the checker: %s", err.text);
+    tb_io_close(io);
+}
+
 static void cut(struct world *x)
 {
     static const enum tb_sim_cut modes[] = {TB_SIM_CUT_NONE, TB_SIM_CUT_ALL, TB_SIM_CUT_RANDOM, TB_SIM_CUT_TORN};
     assert_int_equal(tb_sim_power_cut(x->sim, modes[tb_sim_choose(x->sim, TB_ARRAY_LEN(modes))]), 0);
     world_close(x);
+    if (x->cuts % 4 == 0)
+        inspect(x);
     world_open(x);
     turns(x, 300);
     x->cuts++;

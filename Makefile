@@ -108,6 +108,9 @@ check-crash: ## crash and power-cut tests alone; ROUNDS=N of each instead of 300
 check-sabotage: ## one build for each safety rule taken out; the power cuts must find the loss in each
 	@for rule in gate dsync; do $(MAKE) --no-print-directory -j$(JOBS) SABOTAGE=$$rule all && \
 		python3 tests/crash/test_powercut.py --rounds 20 --build build/release-without-$$rule --expect-loss || exit 1; done
+	@$(MAKE) --no-print-directory -j$(JOBS) SABOTAGE=dedupcompare build/release-without-dedupcompare/tests/sim/test_dedup
+	@! build/release-without-dedupcompare/tests/sim/test_dedup >build/sabotage-dedupcompare.log 2>&1 && \
+		grep -q 'FAILED.*test_collision' build/sabotage-dedupcompare.log
 check-corpus: all ## store every message of CORPUS=DIR, read it back by IMAP and POP3, compare byte for byte
 	@test -n "$(CORPUS)" || { echo "say CORPUS=DIR"; exit 64; }
 	@python3 tests/clients/check_corpus.py "$(CORPUS)" --build $(B)

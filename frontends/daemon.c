@@ -390,6 +390,7 @@ static bool open_store(struct daemon *d, int *code, struct tb_error *err)
                                  .trash_days = cfg->trash_days,
                                  .copy_log_bytes = cfg->index_copy_log_bytes,
                                  .copy_hours = cfg->index_copy_hours,
+                                 .no_dedup = !cfg->dedup,
                                  .failed = on_failed,
                                  .user = d};
     enum tb_rc rc = tb_store_open(d->io, &sc, &d->store, err);

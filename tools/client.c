@@ -73,6 +73,7 @@ static bool open_store(struct tool *t, struct client *c)
                                  .checkpoint_ms = c->cfg->checkpoint_ms,
                                  .checkpoint_log_bytes = c->cfg->checkpoint_log_bytes,
                                  .trash_days = c->cfg->trash_days,
+                                 .no_dedup = !c->cfg->dedup,
                                  .copy_log_bytes = c->cfg->index_copy_log_bytes,
                                  .copy_hours = c->cfg->index_copy_hours};
     struct tb_error err = {0};

@@ -14,6 +14,7 @@ static const struct {
     {"messages", "messages", false},
     {"raw_bytes", "size of the messages", true},
     {"stored_raw_bytes", "stored once", true},
+    {"shared_raw_bytes", "saved by deduplication", true},
     {"log_used_bytes", "log in use", true},
     {"log_file_bytes", "log files", true},
     {"index_used_bytes", "index in use", true},

@@ -5,6 +5,7 @@
  *   gate   the output gate: replies leave before their log position is durable (S7)
  *   dsync  RWF_DSYNC of durable writes
  *   checksum  what is read from the log and the index is verified before it is believed (X2)
+ *   dedupcompare  a body is only taken for another one when its bytes are the same (R11)
  */
 #ifndef TB_RULES_H
 #define TB_RULES_H
@@ -17,6 +18,9 @@
 #endif
 #ifndef TB_SABOTAGE_checksum
 #define TB_SABOTAGE_checksum 0
+#endif
+#ifndef TB_SABOTAGE_dedupcompare
+#define TB_SABOTAGE_dedupcompare 0
 #endif
 #define TB_KEEPS(rule) (!TB_SABOTAGE_##rule)
 

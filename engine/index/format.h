@@ -16,8 +16,9 @@ struct tb_disk_state { /* counters of the shard; a cache in memory, written at e
     uint32_t uidvalidity_max; /* highest ever given in this shard */
     uint64_t accounts, mailboxes, messages, raw_bytes;
     uint64_t stored_raw_bytes, stored_bytes;
-    int64_t time_ms; /* of the last TIME record: since 1970; 0: none yet */
-    uint64_t reserved[3];
+    int64_t time_ms;           /* of the last TIME record: since 1970; 0: none yet */
+    uint64_t shared_raw_bytes; /* of bodies, for every reference behind the first */
+    uint64_t reserved[2];
 };
 _Static_assert(sizeof(struct tb_disk_state) == 112, "state");
 
@@ -125,6 +126,12 @@ struct tb_disk_body { /* of several pieces, or shared: the list lies in bodyx */
     uint32_t refs, pieces;
 };
 _Static_assert(sizeof(struct tb_disk_body) == 24, "body");
+
+/*
+ * TB_DB_HASH: acct, 12 bytes of an HMAC -> body u64: the body of that length and hash that the account stored last.
+ * And 2^32 - 1 (no account's number), body -> that key, so that it goes with the body.
+ */
+enum { TB_HASH_KEY_MAX = 16 };
 
 enum { TB_BODYX_PIECES = 160 }; /* pieces per bodyx value */
 

@@ -27,7 +27,7 @@ enum tb_db {
     TB_DB_BLOB,    /* blob -> tb_disk_blob */
     TB_DB_BODY,    /* body -> tb_disk_body, chunk list in BODYX when long */
     TB_DB_BODYX,   /* body, piece -> chunk list pieces */
-    TB_DB_HASH,    /* hmac -> body (later) */
+    TB_DB_HASH,    /* acct, hmac -> body; 2^32 - 1, body -> that key */
     TB_DB_TRASH,   /* due, acct, mbox, uid -> row */
     TB_DB_SEG,     /* segment -> tb_disk_seg */
     TB_DB_DICT,    /* dictionary id -> description (later) */

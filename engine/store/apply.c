@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "engine/store/apply.h"
+#include "engine/store/delivery_format.h"
 
 enum { SCAN_ROWS = 64 };
 
@@ -211,7 +212,65 @@ void tb_apply_flush(struct tb_applier *x, uint64_t applied, uint32_t chain)
     x->dirty_pages = 0;
 }
 
+/* ---- hashes of bodies ---- */
+
+static struct tb_key key_of_body(uint64_t body)
+{
+    struct tb_key k;
+    tb_key_begin(&k);
+    tb_key_u32(&k, UINT32_MAX);
+    tb_key_u64(&k, body);
+    return k;
+}
+
+bool tb_hash_get(struct tb_index *ix, const uint8_t key[TB_HASH_KEY_MAX], uint64_t *body)
+{
+    struct tb_slice v;
+    if (!tb_index_get(ix, TB_DB_HASH, tb_slice(key, TB_HASH_KEY_MAX), &v) || v.len != 8)
+        return false;
+    *body = tb_get_le64(v.ptr);
+    return true;
+}
+
+static void hash_put(struct tb_applier *x, const uint8_t key[TB_HASH_KEY_MAX], uint64_t body)
+{
+    struct tb_key k = key_of_body(body);
+    char v[8];
+    tb_put_le64(v, body);
+    tb_index_put(x->ix, TB_DB_HASH, tb_slice(key, TB_HASH_KEY_MAX), tb_slice(v, sizeof(v)));
+    tb_index_append(x->ix, TB_DB_HASH, tb_key_slice(&k), tb_slice(key, TB_HASH_KEY_MAX));
+    x->dirty_pages += 3;
+}
+
+/* hash_drop: a body goes: nobody may find it any more. Another body may have taken its place at the key. */
+static void hash_drop(struct tb_applier *x, uint64_t body)
+{
+    struct tb_key k = key_of_body(body);
+    struct tb_slice v;
+    uint8_t key[TB_HASH_KEY_MAX];
+    uint64_t holder;
+    if (!tb_index_get(x->ix, TB_DB_HASH, tb_key_slice(&k), &v) || !fixed(v, key, sizeof(key)))
+        return;
+    tb_index_del(x->ix, TB_DB_HASH, tb_key_slice(&k));
+    if (tb_hash_get(x->ix, key, &holder) && holder == body)
+        tb_index_del(x->ix, TB_DB_HASH, tb_slice(key, sizeof(key)));
+    x->dirty_pages += 3;
+}
+
 /* ---- blobs ---- */
+
+/* blob_get: a blob's row as it is stored; *len: its bytes. */
+static bool blob_get(struct tb_applier *x, uint64_t blob, struct tb_blob_row *out, size_t *len)
+{
+    struct tb_key k = key_u64(blob);
+    struct tb_slice v;
+    if (!tb_index_get(x->ix, TB_DB_BLOB, tb_key_slice(&k), &v) || v.len < sizeof(out->blob) || v.len > sizeof(*out))
+        return false;
+    memset(out, 0, sizeof(*out));
+    memcpy(out, v.ptr, v.len);
+    *len = v.len;
+    return true;
+}
 
 /* body_put: a row of its own for a body of several pieces. */
 static void body_put(struct tb_applier *x, const struct tb_pay_blob *p, const char *list)
@@ -239,7 +298,7 @@ static void body_put(struct tb_applier *x, const struct tb_pay_blob *p, const ch
 static void blob_put(struct tb_applier *x, const struct tb_pay_blob *p, uint64_t head_lsn, uint64_t body_lsn)
 {
     struct tb_blob_row row = {.blob = {.head = p->head, .body = p->body, .refs = p->refs}, .own = p->only};
-    bool own = p->pieces <= 1;
+    bool own = p->pieces <= 1 && !p->shared;
     row.blob.head.lsn = head_lsn;
     row.blob.flags = own ? TB_BLOB_OWN_BODY : 0;
     row.own.lsn = p->pieces == 1 ? body_lsn : 0;
@@ -248,8 +307,41 @@ static void blob_put(struct tb_applier *x, const struct tb_pay_blob *p, uint64_t
         seg_add(x, body_lsn, p->only.clen, p->only.clen);
     struct tb_key k = key_u64(p->blob);
     tb_index_append(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&row, own ? sizeof(row) : sizeof(row.blob)));
-    x->state.stored_raw_bytes += p->size;
+    x->state.stored_raw_bytes += p->shared ? p->head.raw_len : p->size;
     x->state.stored_bytes += p->head.clen + p->only.clen;
+}
+
+/* body_own_row: the body that one blob had to itself gets a row, so that others can refer to it. */
+static bool body_own_row(struct tb_applier *x, uint64_t id, struct tb_disk_body *out)
+{
+    struct tb_blob_row row;
+    struct tb_key k = key_u64(id);
+    size_t len;
+    if (!blob_get(x, id, &row, &len) || !(row.blob.flags & TB_BLOB_OWN_BODY) || row.own.lsn == 0)
+        return false;
+    row.blob.flags &= ~(uint32_t)TB_BLOB_OWN_BODY;
+    tb_index_put(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&row, sizeof(row.blob)));
+    tb_key_u32(&k, 0);
+    tb_index_put(x->ix, TB_DB_BODYX, tb_key_slice(&k), tb_slice(&row.own, sizeof(row.own)));
+    *out = (struct tb_disk_body){.raw_bytes = row.own.raw_len, .stored_bytes = row.own.clen, .refs = 1, .pieces = 1};
+    x->dirty_pages += 4;
+    return true;
+}
+
+/* body_share: a new blob refers to a body that is stored already. */
+static bool body_share(struct tb_applier *x, uint64_t id, uint64_t raw_bytes)
+{
+    struct tb_key k = key_u64(id);
+    struct tb_slice v;
+    struct tb_disk_body body;
+    bool there = tb_index_get(x->ix, TB_DB_BODY, tb_key_slice(&k), &v) && fixed(v, &body, sizeof(body));
+    if ((!there && !body_own_row(x, id, &body)) || body.raw_bytes != raw_bytes)
+        return false;
+    body.refs++;
+    x->state.shared_raw_bytes += body.raw_bytes;
+    tb_index_put(x->ix, TB_DB_BODY, tb_key_slice(&k), tb_slice(&body, sizeof(body)));
+    x->dirty_pages += 2;
+    return true;
 }
 
 static enum tb_rc apply_blob(struct tb_applier *x, const struct tb_record *r)
@@ -263,6 +355,10 @@ static enum tb_rc apply_blob(struct tb_applier *x, const struct tb_record *r)
     size_t list = p.pieces > 1 ? p.pieces * sizeof(struct tb_disk_piece) : 0;
     if (list > rest.len || rest.len - list != (size_t)p.only.clen + p.cache_clen)
         return TB_CORRUPT;
+    if (p.shared && !body_share(x, p.body, p.size - p.head.raw_len))
+        return TB_CORRUPT;
+    if (p.hashed)
+        hash_put(x, p.hash, p.body);
     if (list > 0)
         body_put(x, &p, rest.ptr);
     blob_put(x, &p, head_lsn, r->lsn + (uint64_t)(rest.ptr - r->payload.ptr) + list);
@@ -273,19 +369,6 @@ static enum tb_rc apply_blob(struct tb_applier *x, const struct tb_record *r)
         .clen = (uint16_t)p.cache_clen, .dict = p.cache_dict, .raw_len = p.cache_raw};
     x->frame_cache_data = rest.ptr + list + p.only.clen;
     return TB_OK;
-}
-
-/* blob_get: a blob's row as it is stored; *len: its bytes. */
-static bool blob_get(struct tb_applier *x, uint64_t blob, struct tb_blob_row *out, size_t *len)
-{
-    struct tb_key k = key_u64(blob);
-    struct tb_slice v;
-    if (!tb_index_get(x->ix, TB_DB_BLOB, tb_key_slice(&k), &v) || v.len < sizeof(out->blob) || v.len > sizeof(*out))
-        return false;
-    memset(out, 0, sizeof(*out));
-    memcpy(out, v.ptr, v.len);
-    *len = v.len;
-    return true;
 }
 
 static bool blob_ref(struct tb_applier *x, uint64_t blob)
@@ -308,9 +391,12 @@ static void body_drop(struct tb_applier *x, uint64_t id)
     if (!tb_index_get(x->ix, TB_DB_BODY, tb_key_slice(&k), &v) || !fixed(v, &body, sizeof(body)))
         return;
     if (--body.refs > 0) {
+        x->state.shared_raw_bytes -= body.raw_bytes;
         tb_index_put(x->ix, TB_DB_BODY, tb_key_slice(&k), tb_slice(&body, sizeof(body)));
         return;
     }
+    if (body.raw_bytes >= TB_DEDUP_RAW_MIN)
+        hash_drop(x, id);
     for (uint32_t i = 0; i < body.pieces; i++) {
         struct tb_disk_piece piece;
         if (tb_body_piece(x->ix, id, &body, i, &piece))
@@ -365,6 +451,8 @@ static void blob_unref(struct tb_applier *x, uint64_t id)
         body_drop(x, row.blob.body);
         return;
     }
+    if (row.own.raw_len >= TB_DEDUP_RAW_MIN)
+        hash_drop(x, row.blob.body);
     if (row.own.lsn != 0)
         seg_add(x, row.own.lsn, 0, -(int64_t)row.own.clen);
     x->state.stored_bytes -= row.own.clen;

@@ -30,6 +30,8 @@ struct part { /* one shard's share */
     struct tb_slice queue; /* a QUEUE payload to log with it */
     uint64_t queue_id;
     enum tb_rc rc; /* of its chunks: what went wrong in this shard */
+    struct tb_dedup dedup;
+    bool looked; /* for a stored body like this one */
 };
 
 struct tb_delivery {
@@ -48,6 +50,7 @@ struct tb_delivery {
     enum tb_rc failed;
     struct tb_disk_piece head; /* of the compressed header at comp[0] */
     uint32_t chunks, chunks_cap;
+    uint64_t hash;         /* of the body */
     struct tb_slice chunk; /* compressed, being stored */
     struct tb_pay_chunk chunk_head;
     size_t waiting; /* calls under way */
@@ -168,6 +171,7 @@ enum tb_rc tb_delivery_begin(struct tb_worker *w, uint64_t size_max, struct tb_d
     d->chunking = d->over = d->atomic = d->committing = d->aborted = false;
     d->failed = TB_OK;
     d->chunks = d->chunks_cap = 0;
+    d->hash = 0;
     d->waiting = 0;
     d->op = NULL;
     tb_mime_reset(d->mime);
@@ -381,6 +385,7 @@ static bool chunk_start(struct tb_delivery *d)
         d->failed = TB_LIMIT;
         return false;
     }
+    d->hash = tb_dedup_hash(d->worker->store, d->hash, tb_slice(d->raw.ptr, n));
     tb_buf_consume(&d->raw, n);
     d->chunk = tb_slice(d->comp.ptr + at, piece.clen);
     d->chunk_head = (struct tb_pay_chunk){
@@ -488,9 +493,12 @@ static bool image_make(struct tb_delivery *d, struct tb_image *img)
     } else {
         d->comp.len = 0;
         size_t head = head_end(tb_buf_all(&d->raw));
+        struct tb_slice body = tb_slice(d->raw.ptr + head, d->raw.len - head);
         if (!squeeze(d, TB_ROLE_HEADER, tb_slice(d->raw.ptr, head), &d->head, &at) ||
-            !squeeze(d, TB_ROLE_BODY, tb_slice(d->raw.ptr + head, d->raw.len - head), &only, &body_at))
+            !squeeze(d, TB_ROLE_BODY, body, &only, &body_at))
             return false;
+        if (body.len >= TB_DEDUP_RAW_MIN)
+            d->hash = tb_dedup_hash(d->worker->store, 0, body);
     }
     if (!squeeze_cache(d, &cache))
         return false;
@@ -504,6 +512,7 @@ static bool image_make(struct tb_delivery *d, struct tb_image *img)
     h->pieces = d->chunking ? d->chunks : only.raw_len > 0;
     h->only = only;
     tb_sha256_final(&d->sha, h->sha256);
+    tb_dedup_mark(h, d->hash);
     img->header = tb_slice(d->comp.ptr, d->head.clen);
     img->rest = tb_slice(d->comp.ptr + body_at, d->comp.len - body_at);
     return true;
@@ -530,6 +539,12 @@ static void store_run(struct tb_call *call, struct tb_worker *owner)
 {
     struct part *p = call->user;
     struct tb_shard *s = tb_shard_of(owner, p->shard);
+    if (!p->looked) {
+        p->looked = true;
+        p->dedup.body = tb_dedup_find(s, &p->image, p->targets, p->n);
+        if (p->dedup.body != 0)
+            return; /* store_done compares first */
+    }
     call->rc = tb_image_deliver(s, &p->image, p->targets, p->n, p->d->atomic, NULL, p->queue, &p->queue_id);
     if (call->rc == TB_OK && p->queue.len > 0) {
         /* once durable, the owner fans out what the queue holds; this delivery's part of the story ends there */
@@ -543,10 +558,28 @@ static void store_run(struct tb_call *call, struct tb_worker *owner)
     }
 }
 
+static void store_done(struct tb_op *op);
+
+static void compared(struct tb_op *op)
+{
+    struct part *p = op->user;
+    if (op->rc == TB_OK)
+        p->image.share = p->dedup.body;
+    p->dedup.body = 0;
+    p->call.op = (struct tb_op){.done = store_done, .user = p};
+    tb_call(p->d->worker, p->shard, &p->call);
+}
+
 static void store_done(struct tb_op *op)
 {
     struct part *p = op->user;
     struct tb_delivery *d = p->d;
+    if (p->dedup.body != 0 && p->call.rc == TB_OK) {
+        p->dedup.img = &p->image;
+        p->dedup.op = (struct tb_op){.done = compared, .user = p};
+        tb_dedup_compare(d->worker, p->shard, &p->dedup);
+        return;
+    }
     bool failed = p->call.rc == TB_IO;
     for (size_t i = 0; failed && i < p->n; i++)
         p->targets[i]->rc = TB_IO; /* the log write failed after they were added */

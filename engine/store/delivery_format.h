@@ -14,6 +14,7 @@ enum {
     TB_CHUNK_RAW = 256 << 10,
     TB_PIECE_RAW_MAX = TB_BODY_ONE_MAX,
     TB_PIECE_CLEN_MAX = TB_BODY_ONE_MAX + 4096,
+    TB_DEDUP_RAW_MIN = 8 << 10,  /* shorter bodies are not looked up by hash */
     TB_CACHE_RAW_MAX = 256 << 10 /* longer ones are not kept */
 };
 

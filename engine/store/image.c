@@ -1,5 +1,6 @@
 /*
- * image.c: the last step of every delivery: a compressed message becomes one BLOB and its ADDs, in one frame (S2).
+ * image.c: the last step of every delivery: a compressed message becomes one BLOB and its ADDs, in one frame (S2). The
+ * BLOB has its body, or names an equal one that the account has (dedup.c).
  *
  * The same for what a session on this thread wrote, what another worker prepared, and what a queue holds after a crash.
  * Thread: the shard's owner.
@@ -26,14 +27,15 @@ void tb_image_write(const struct tb_image *img, uint8_t *out)
 bool tb_image_read(struct tb_slice payload, struct tb_image *out)
 {
     struct tb_slice rest = payload;
-    if (!tb_blob_decode(&rest, &out->head) || out->head.head.clen > rest.len)
+    if (!tb_blob_decode(&rest, &out->head) || out->head.shared || out->head.head.clen > rest.len ||
+        out->head.head.raw_len > out->head.size)
         return false;
     out->header = tb_slice_sub(rest, 0, out->head.head.clen);
     rest = tb_slice_sub(rest, out->header.len, rest.len);
     size_t list = out->head.pieces > 1 ? out->head.pieces * sizeof(struct tb_disk_piece) : 0;
     out->list = tb_slice_sub(rest, 0, list);
     out->rest = tb_slice_sub(rest, list, rest.len);
-    return out->list.len == list;
+    return out->list.len == list && out->rest.len >= out->head.only.clen;
 }
 
 /* resolve: which mailbox, and may it take the message? */
@@ -102,11 +104,29 @@ static void all_fail(struct tb_delivery_target **targets, size_t n, enum tb_rc r
         targets[i]->rc = rc;
 }
 
-static uint64_t store_blob(struct tb_shard *s, const struct tb_image *img, uint32_t refs)
+/* share: the body is stored already, so the record names it and leaves out its bytes, its pieces and its hash. */
+static void share(struct tb_image *img)
+{
+    img->rest = tb_slice_sub(img->rest, img->head.only.clen, img->rest.len);
+    img->list = tb_slice(NULL, 0);
+    memset(&img->head.only, 0, sizeof(img->head.only));
+    img->head.pieces = 0;
+    img->head.hashed = false;
+    img->head.shared = true;
+    img->head.body = img->share;
+}
+
+static uint64_t store_blob(struct tb_shard *s, const struct tb_image *img, uint32_t refs, uint32_t acct)
 {
     struct tb_image mine = *img;
     mine.head.blob = mine.head.body = s->x.state.next_blob;
     mine.head.refs = refs;
+    mine.head.hashed = img->head.hashed && !s->store->cfg.no_dedup;
+    if (mine.head.hashed)
+        tb_dedup_key(s->store, acct, &img->head, mine.head.hash);
+    if (mine.head.hashed && img->share != 0 &&
+        tb_dedup_holds(s, mine.head.hash, img->share, img->head.size - img->head.head.raw_len))
+        share(&mine);
     tb_image_write(&mine, tb_shard_fill(s, TB_REC_BLOB, 0, 0, tb_image_bytes(&mine), NULL));
     tb_shard_filled(s);
     return mine.head.blob;
@@ -115,7 +135,7 @@ static uint64_t store_blob(struct tb_shard *s, const struct tb_image *img, uint3
 enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, struct tb_delivery_target **targets,
                             size_t n, bool all, const uint8_t *delivery, struct tb_slice queue, uint64_t *queue_id)
 {
-    uint32_t mbox[TB_DELIVERY_TARGETS_MAX], good = 0, keywords = 0;
+    uint32_t mbox[TB_DELIVERY_TARGETS_MAX], good = 0, keywords = 0, first = 0;
     size_t bytes = tb_image_bytes(img) + 3 * 10 + queue.len; /* blob, body and refs may grow */
     enum tb_rc worst = TB_OK;
     for (size_t i = 0; i < n; i++) {
@@ -124,7 +144,7 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
             worst = worst == TB_OK ? targets[i]->rc : worst;
             continue;
         }
-        good++;
+        first = good++ == 0 ? targets[i]->id.acct : first;
         keywords += (uint32_t)targets[i]->keywords_n;
         bytes += TB_ADD_ENCODED_MAX + keyword_bytes(targets[i]);
     }
@@ -143,7 +163,7 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
         memcpy(out, queue.ptr, queue.len);
         tb_shard_filled(s);
     }
-    uint64_t blob = store_blob(s, img, good);
+    uint64_t blob = store_blob(s, img, good, first);
     int64_t now = tb_io_wall_s(s->worker->io);
     for (size_t i = 0; i < n; i++) {
         struct tb_delivery_target *t = targets[i];

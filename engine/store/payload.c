@@ -88,13 +88,15 @@ size_t tb_blob_encode(const struct tb_pay_blob *p, uint8_t *out)
     put(&w, p->header_size);
     put(&w, p->refs);
     put_piece(&w, &p->head);
-    put(&w, p->pieces);
+    put(&w, p->pieces | (p->hashed ? TB_BLOB_HASHED : 0) | (p->shared ? TB_BLOB_SHARED : 0));
     if (p->pieces == 1)
         put_piece(&w, &p->only);
     put(&w, p->cache_clen);
     put(&w, p->cache_raw);
     put(&w, p->cache_dict);
     put_bytes(&w, p->sha256, sizeof(p->sha256));
+    if (p->hashed)
+        put_bytes(&w, p->hash, sizeof(p->hash));
     return (size_t)(w.at - out);
 }
 
@@ -108,13 +110,19 @@ bool tb_blob_decode(struct tb_slice *s, struct tb_pay_blob *out)
     out->header_size = get_u32(&r);
     out->refs = get_u32(&r);
     get_piece(&r, &out->head);
-    out->pieces = get_u32(&r);
+    uint64_t pieces = get(&r, UINT32_MAX | TB_BLOB_HASHED | TB_BLOB_SHARED);
+    out->pieces = (uint32_t)pieces;
+    out->hashed = pieces & TB_BLOB_HASHED;
+    out->shared = pieces & TB_BLOB_SHARED;
+    r.bad = r.bad || (out->shared && (out->hashed || out->pieces != 0));
     if (out->pieces == 1)
         get_piece(&r, &out->only);
     out->cache_clen = get_u16(&r);
     out->cache_raw = get_u32(&r);
     out->cache_dict = get_u16(&r);
     get_bytes(&r, out->sha256, sizeof(out->sha256));
+    if (out->hashed)
+        get_bytes(&r, out->hash, sizeof(out->hash));
     *s = r.s;
     return !r.bad;
 }

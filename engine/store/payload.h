@@ -11,7 +11,7 @@
 
 /*
  * BLOB, taken apart (payload.c encodes it in varints). Behind it: head bytes; if pieces > 1 that many tb_disk_piece;
- * the body's bytes if pieces is 1; cache bytes.
+ * the body's bytes if pieces is 1; cache bytes. shared: the body is one that is stored already: pieces is 0.
  */
 struct tb_pay_blob {
     uint64_t blob, body;       /* 0 in a queue: given where it is stored */
@@ -23,9 +23,15 @@ struct tb_pay_blob {
     uint32_t cache_clen, cache_raw; /* clen 0: not cached */
     uint16_t cache_dict;
     uint32_t header_size;
-    uint8_t sha256[32]; /* of the message's bytes */
+    uint8_t sha256[32];            /* of the message's bytes */
+    bool shared;                   /* body is another blob's; not in a queue */
+    bool hashed;                   /* hash is there; never with shared */
+    uint8_t hash[TB_HASH_KEY_MAX]; /* key of the body in TB_DB_HASH; in a queue: what dedup.c makes the key from */
 };
-enum { TB_BLOB_ENCODED_MAX = 32 + 16 * 10 + 8 };
+enum { TB_BLOB_ENCODED_MAX = 32 + 16 * 10 + 8 + TB_HASH_KEY_MAX };
+/* Flags above the 32 bits of `pieces`, so that a blob without them is encoded as in format 1. */
+#define TB_BLOB_HASHED (UINT64_C(1) << 32)
+#define TB_BLOB_SHARED (UINT64_C(1) << 33)
 /* tb_blob_encode: at most TB_BLOB_ENCODED_MAX bytes; returns how many. */
 size_t tb_blob_encode(const struct tb_pay_blob *p, uint8_t *out);
 /* tb_blob_decode: from the front of *s, which advances; false if it is cut or a number is too large. */

@@ -24,7 +24,8 @@ struct share {
     struct tb_delivery_target **list;   /* owned */
     size_t n;
     uint64_t pin; /* of its first chunk, in its shard; 0: it has none, or nothing keeps them yet */
-    bool done;
+    struct tb_dedup dedup;
+    bool done, looked; /* looked: for a stored body like this one */
 };
 
 struct fanout {
@@ -149,19 +150,35 @@ static bool record_parse(struct fanout *f)
 
 /* ---- fanning out ---- */
 
+/* share_look: is there a stored body like this one? Then share_done compares first. */
+static bool share_look(struct share *sh, struct tb_shard *s)
+{
+    if (sh->looked)
+        return false;
+    sh->looked = true;
+    sh->dedup.body = tb_dedup_find(s, &sh->image, sh->list, sh->n);
+    return sh->dedup.body != 0;
+}
+
 static void share_run(struct tb_call *call, struct tb_worker *owner)
 {
     struct share *sh = call->user;
     struct tb_shard *s = tb_shard_of(owner, sh->shard);
     struct tb_slice v;
-    if (!tb_index_get(s->ix, TB_DB_DONE, tb_slice(sh->f->delivery, 16), &v)) /* else it arrived before the crash */
-        call->rc = tb_image_deliver(s, &sh->image, sh->list, sh->n, false, sh->f->delivery, tb_slice(NULL, 0), NULL);
+    bool looking = false;
+    if (!tb_index_get(s->ix, TB_DB_DONE, tb_slice(sh->f->delivery, 16), &v)) { /* else it arrived before the crash */
+        looking = share_look(sh, s);
+        if (!looking)
+            call->rc = tb_image_deliver(s, &sh->image, sh->list, sh->n, false, sh->f->delivery, tb_slice(NULL, 0),
+                                        NULL);
+    }
     if (call->rc == TB_NOTFOUND)
         call->rc = TB_OK; /* every account of the share was deleted meanwhile */
     uint64_t chunk = first_chunk(sh);
-    if (call->rc != TB_OK && sh->pin == 0 && chunk != 0 && tb_pin_add(&s->pins, chunk))
+    bool stays = looking || call->rc != TB_OK;
+    if (stays && sh->pin == 0 && chunk != 0 && tb_pin_add(&s->pins, chunk))
         sh->pin = chunk;
-    if (call->rc == TB_OK && sh->pin != 0) {
+    if (!stays && sh->pin != 0) {
         tb_pin_remove(&s->pins, sh->pin);
         sh->pin = 0;
     }
@@ -233,9 +250,28 @@ static void all_answered(struct fanout *f)
     tb_gate_insert(f->s, tb_log_end(f->s->log), &f->op);
 }
 
+static void share_done(struct tb_op *op);
+
+static void share_compared(struct tb_op *op)
+{
+    struct share *sh = op->user;
+    if (op->rc == TB_OK)
+        sh->image.share = sh->dedup.body;
+    sh->dedup.body = 0;
+    sh->call.op = (struct tb_op){.done = share_done, .user = sh};
+    tb_call(sh->f->s->worker, sh->shard, &sh->call);
+}
+
 static void share_done(struct tb_op *op)
 {
     struct share *sh = op->user;
+    if (sh->dedup.body != 0 && sh->call.rc == TB_OK) {
+        sh->dedup.img = &sh->image;
+        sh->dedup.op = (struct tb_op){.done = share_compared, .user = sh};
+        tb_dedup_compare(sh->f->s->worker, sh->shard, &sh->dedup);
+        return;
+    }
+    sh->dedup.body = 0;
     sh->done = sh->call.rc == TB_OK;
     if (--sh->f->waiting == 0)
         all_answered(sh->f);

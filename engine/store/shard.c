@@ -329,7 +329,7 @@ void tb_shard_close(struct tb_shard *s)
 bool tb_shard_idle(const struct tb_shard *s)
 {
     return tb_log_idle(s->log) && s->ckpt_phase != CKPT_SYNCING && s->ckpt_phase != CKPT_WRITING && !s->reserving &&
-           s->copies == NULL;
+           s->copies == NULL && s->compares == 0;
 }
 
 struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)
@@ -586,6 +586,7 @@ void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat
     out->messages = st->messages;
     out->raw_bytes = st->raw_bytes;
     out->stored_raw_bytes = st->stored_raw_bytes;
+    out->shared_raw_bytes = st->shared_raw_bytes;
     out->log_used_bytes = log.used_bytes;
     out->log_file_bytes = log.file_bytes;
     out->index_used_bytes = used * 4096;

@@ -104,6 +104,8 @@ bool tb_mbox_get(struct tb_index *ix, uint32_t acct, uint32_t mbox, struct tb_di
 void tb_mbox_put(struct tb_index *ix, uint32_t acct, uint32_t mbox, const struct tb_disk_mbox *m, const char *leaf,
                  size_t leaf_len);
 bool tb_tree_get(struct tb_index *ix, uint32_t acct, uint32_t parent, struct tb_slice leaf, uint32_t *mbox);
+/* tb_hash_get: the body at a key of TB_DB_HASH. */
+bool tb_hash_get(struct tb_index *ix, const uint8_t key[TB_HASH_KEY_MAX], uint64_t *body);
 /* tb_body_piece: piece i of a body. */
 bool tb_body_piece(struct tb_index *ix, uint64_t body, const struct tb_disk_body *b, uint32_t i,
                    struct tb_disk_piece *out);
@@ -173,6 +175,7 @@ struct tb_shard {
     int64_t ckpt_time_ms;         /* the last TIME record in ckpt's snapshot */
     struct tb_copy_run *copies;   /* copies of the index being made: copy.h */
     struct tb_rotation *rotation; /* owned */
+    unsigned compares;            /* bodies being compared with stored ones: dedup.c */
 };
 
 struct tb_worker {
@@ -196,6 +199,8 @@ struct tb_store {
     struct tb_disk_super super;
     struct tb_io *io; /* borrowed: of whoever opened the store */
     int lock_fd;
+    uint8_t dedup_secret[32];
+    uint64_t mix_key[4];
     struct tb_creating *creating; /* accounts between their first record and their PLACE; shard 0's owner only */
     uint32_t next_acct;           /* the next number to give, above every one in a record; shard 0's owner only */
     atomic_uint queue_unsettled;  /* shards, then queued deliveries, that have not told yet which chunks they need */
@@ -302,6 +307,7 @@ struct tb_image {
     struct tb_slice header;  /* compressed */
     struct tb_slice list;    /* pieces of the body, if there are several */
     struct tb_slice rest;    /* the inline body, the cache entry */
+    uint64_t share;          /* a stored body that was compared and is the same; 0: none */
 };
 size_t tb_image_bytes(const struct tb_image *img); /* of the payload */
 void tb_image_write(const struct tb_image *img, uint8_t *out);
@@ -329,6 +335,30 @@ void tb_quarantine(struct tb_shard *s, const struct tb_bad_seen *b);
 void tb_quarantine_lift(struct tb_shard *s, uint64_t blob);
 /* tb_quarantined: what is known about a stored message; false: nothing bad. Costs nothing while there is none. */
 bool tb_quarantined(struct tb_shard *s, uint64_t blob, struct tb_disk_bad *out);
+/* dedup.c: a body that an account has already is not stored again (R11) */
+void tb_dedup_keys(struct tb_store *st); /* once, when the store is opened */
+/* tb_dedup_hash: of the raw bytes of a body, or of its next chunk with `before` the result so far (0: none). */
+uint64_t tb_dedup_hash(const struct tb_store *st, uint64_t before, struct tb_slice raw);
+/* tb_dedup_mark: note the hash in the image; nothing for a short body. Its sizes are set. */
+void tb_dedup_mark(struct tb_pay_blob *head, uint64_t hash);
+/* tb_dedup_key: where such a body of the account is found. head->hashed. */
+void tb_dedup_key(const struct tb_store *st, uint32_t acct, const struct tb_pay_blob *head,
+                  uint8_t key[TB_HASH_KEY_MAX]);
+/* tb_dedup_find: a stored body of the targets' one account that may be the image's; 0: none. Owner. */
+uint64_t tb_dedup_find(struct tb_shard *s, const struct tb_image *img, struct tb_delivery_target *const *targets,
+                       size_t n);
+/* tb_dedup_holds: is that body still there, under that key? Owner. */
+bool tb_dedup_holds(struct tb_shard *s, const uint8_t key[TB_HASH_KEY_MAX], uint64_t id, uint64_t raw_bytes);
+struct tb_dedup {
+    const struct tb_image *img; /* borrowed until op.done; what it lists is durable */
+    uint64_t body;              /* from tb_dedup_find */
+    struct tb_op op; /* done on the asker's thread: OK: the same bytes; NOTFOUND: not, or it cannot be told */
+    /* private */
+    struct tb_worker *from;
+    struct tb_op hop;
+};
+/* tb_dedup_compare: read both bodies on the shard's owner and compare them. x: the caller's until op.done. */
+void tb_dedup_compare(struct tb_worker *from, uint32_t shard, struct tb_dedup *x);
 
 /* queue.c: deliveries for several shards (R17) */
 void tb_queue_resume(struct tb_shard *s);

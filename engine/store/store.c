@@ -214,6 +214,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
         return rc;
     }
     atomic_store(&st->queue_unsettled, st->super.shards);
+    tb_dedup_keys(st);
     *out = st;
     return TB_OK;
 }
@@ -347,7 +348,7 @@ static void stop_step(struct tb_worker *w)
             continue;
         }
         bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0 &&
-                     s->copies == NULL;
+                     s->copies == NULL && s->compares == 0;
         if (clean && s->confirmed != tb_log_end(s->log)) {
             s->want_checkpoint = true;
             tb_log_boundary(s->log);

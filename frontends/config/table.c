@@ -47,6 +47,8 @@ const struct config_key config_keys[] = {
      "Silence after which an SMTP or LMTP session ends. RFC 5321 asks for at least 5 minutes."},
     {"trash_days", CONFIG_NUMBER, AT(trash_days), "7", 0, 3650, {0}, false,
      "Days that deleted mail is kept on disk. 0: its space is free at once."},
+    {"dedup", CONFIG_BOOL, AT(dedup), "true", 0, 0, {"false", "true"}, false,
+     "Whether a body of 8 KiB or more that an account has already is stored only once."},
     {"workers", CONFIG_NUMBER, AT(workers), "0", 0, 256, {0}, false,
      "Worker threads. 0: one a core, at most one a shard of the store."},
     {"io", CONFIG_WORD, AT(io), "auto", 0, 0, {"auto", "uring", "posix"}, false,

@@ -17,9 +17,9 @@ struct stat_job {
 /* One list of the numbers, for the answer and for the sum. */
 /* clang-format off */
 #define STAT_COUNTS(X) \
-    X(accounts) X(mailboxes) X(messages) X(raw_bytes) X(stored_raw_bytes) X(log_used_bytes) X(log_file_bytes) \
-    X(index_used_bytes) X(index_file_bytes) X(log_writes) X(log_frames) X(checkpoints) X(records) X(deliveries) \
-    X(quarantined) X(bad_reads) X(bad_cached)
+    X(accounts) X(mailboxes) X(messages) X(raw_bytes) X(stored_raw_bytes) X(shared_raw_bytes) X(log_used_bytes) \
+    X(log_file_bytes) X(index_used_bytes) X(index_file_bytes) X(log_writes) X(log_frames) X(checkpoints) \
+    X(records) X(deliveries) X(quarantined) X(bad_reads) X(bad_cached)
 /* clang-format on */
 
 static json_t *describe(const struct tb_shard_stat *s)

@@ -23,6 +23,7 @@ struct tb_shard_stat {
     uint32_t shard;
     uint64_t accounts, mailboxes, messages, raw_bytes; /* raw: as the clients see them, each message once per mailbox */
     uint64_t stored_raw_bytes;                         /* raw bytes of what the log holds, each body once */
+    uint64_t shared_raw_bytes;                         /* raw bytes of bodies that were not stored again */
     uint64_t log_used_bytes;                           /* frames written in the segments that exist */
     uint64_t log_file_bytes;
     uint64_t index_used_bytes; /* pages in use */

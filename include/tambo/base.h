@@ -218,6 +218,9 @@ uint32_t tb_crc32c(uint32_t crc, const void *ptr, size_t len);
 
 /* tb_siphash: SipHash-2-4 of the bytes under a 16-byte key: for hash tables whose keys strangers choose. */
 uint64_t tb_siphash(const uint8_t key[16], const void *ptr, size_t len);
+/* tb_mixhash: a keyed hash of many bytes, to find what may be equal (compare before believing it). seed: 0, or the
+ * result for the bytes before. About 0.1 ns a byte. */
+uint64_t tb_mixhash(const uint64_t key[4], uint64_t seed, const void *ptr, size_t len);
 
 /* ---- uidset: ascending, disjoint, non-adjacent ranges of non-zero 32-bit numbers ---- */
 

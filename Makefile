@@ -37,10 +37,11 @@ TOOLS    := $(sort $(wildcard tools/*.c))
 BENCH    := $(sort $(wildcard bench/*.c bench/workloads/*.c))
 UNIT     := $(sort $(wildcard tests/unit/*/test_*.c tests/prop/test_*.c tests/sim/test_*.c))
 FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+CRASH    := $(if $(shell pkg-config --exists fuse3 2>/dev/null && echo yes),tests/crash/faultdisk.c)
 TESTLIB  := $(sort $(wildcard tests/lib/*.c))
 LIB      := $(ENGINE) $(FRONT)
 HEADERS  := $(sort $(wildcard include/tambo/*.h engine/*/*.h frontends/*.h frontends/*/*.h tools/*.h bench/*.h tests/lib/*.h))
-SOURCES  := $(LIB) $(DAEMON) $(TOOLS) $(BENCH) $(UNIT) $(FUZZ) $(TESTLIB)
+SOURCES  := $(LIB) $(DAEMON) $(TOOLS) $(BENCH) $(UNIT) $(FUZZ) $(TESTLIB) tests/crash/faultdisk.c
 MAN      := $(sort $(wildcard docs/man/*.[158]))
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 bin      = $(patsubst %.c,$(B)/%,$(1))
@@ -63,6 +64,9 @@ $(B)/%.o: %.c
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libtambo.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(B)/tests/crash/faultdisk: tests/crash/faultdisk.c
+	@mkdir -p $(@D); echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS) -D_FILE_OFFSET_BITS=64 $$(pkg-config --cflags fuse3) -MF $@.d -o $@ $< $(FLAGS.$(VARIANT)) -pie $$(pkg-config --libs fuse3)
 $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TESTLIB)) $(B)/libtambo.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
@@ -81,7 +85,7 @@ test: deps ## install what is missing, build, and run every test; the last line 
 DEPS_BUILD := gcc make pkg-config python3 libc6-dev liblmdb-dev liburing-dev android-libboringssl-dev libzstd-dev libconfuse-dev \
               libjansson-dev libutf8proc-dev libcrypt-dev libargon2-dev
 DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks libnet-ssleay-perl curl zstd \
-              e2fsprogs util-linux
+              e2fsprogs xfsprogs util-linux libfuse3-dev fuse3
 install_missing = @missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || \
 	echo $$p; done); [ -z "$$missing" ] || { echo "installing:" $$missing; sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \
 	$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -q --no-install-recommends $$missing; }
@@ -94,7 +98,7 @@ deps-test: ## install what testing needs, if anything is missing
 
 # ---- tests, one by one (tests/run.sh STAGE... runs them with their counts) ----
 
-tests: $(call bin,$(UNIT)) ## build the unit, property and simulation tests of this VARIANT
+tests: $(call bin,$(UNIT) $(CRASH)) ## build the unit, property and simulation tests of this VARIANT
 fuzzers: $(call bin,$(FUZZ)) ## build the fuzz targets (VARIANT=fuzz)
 fuzz: ## fuzz every parser for SECONDS (default 60) each
 	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=fuzz fuzzers

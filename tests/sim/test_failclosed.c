@@ -419,9 +419,92 @@ static void test_failures(void **state)
                   failures, (unsigned long long)ops, (unsigned long long)refused);
 }
 
+/* fail_shard: deliveries for one shard, until it has failed. */
+static void fail_shard(struct world *x, uint32_t shard, bool sticky)
+{
+    tb_sim_fail_nth(x->sim, TB_SIM_DURABLE, 1, EIO, sticky);
+    for (unsigned t = 0; t < 10000 && x->failed[shard] == 0; t++) {
+        for (unsigned i = 0; i < CLIENTS; i++)
+            if (x->client[i].id.shard == shard && !x->client[i].busy)
+                start_delivery(&x->client[i]);
+        turn(x);
+    }
+    assert_int_equal(x->failed[shard], 1);
+}
+
+static enum tb_rc create(struct world *x, const char *name)
+{
+    bool done = false;
+    struct tb_op op = {.done = done_flag, .user = &done};
+    tb_account_create(x->w[1], tb_slice_str(name), TB_SLICE(""), &op);
+    for (unsigned t = 0; t < BACK_TURNS && !done; t++)
+        turn(x);
+    assert_true(done);
+    return op.rc;
+}
+
+/* The directory's shard is away: names are found all the same, changes are refused, and nothing of them sticks. */
+static void test_directory(void **state)
+{
+    struct world *x = world_new(1);
+    struct tb_identity id;
+    (void)state;
+    fail_shard(x, 0, true);
+    assert_false(tb_store_serves(x->store, (struct tb_account_id){.shard = 0}));
+    assert_int_equal(create(x, "new"), TB_IO);
+    assert_int_equal(tb_directory_find(x->store, TB_SLICE("new"), &id), TB_NOTFOUND);
+    assert_int_equal(tb_directory_find(x->store, TB_SLICE("u0"), &id), TB_OK);
+    tb_sim_fail_nth(x->sim, TB_SIM_DURABLE, 0, 0, false);
+    back(x);
+    assert_string_equal(x->wrong, "");
+    assert_int_equal(tb_directory_find(x->store, TB_SLICE("u0"), &id), TB_OK);
+    assert_int_equal(create(x, "new"), TB_OK);
+    assert_int_equal(create(x, "new"), TB_EXISTS);
+    assert_int_equal(tb_directory_find(x->store, TB_SLICE("new"), &id), TB_OK);
+    world_close(x);
+    world_free(x);
+}
+
+/* What the disk holds is damaged: the shard stays down and says why; the other one serves. */
+static void test_damage(void **state)
+{
+    struct world *x = world_new(2);
+    struct tb_shard_stat stat;
+    char path[128];
+    (void)state;
+    run(x, 500);
+    (void)snprintf(path, sizeof(path), "%s/shard-01/CKPT", x->dir);
+    for (uint64_t slot = 0; slot < 2; slot++)
+        assert_int_equal(tb_sim_flip_bit(x->sim, path, slot * 65536 + 40, 3), 0);
+    memset(x->failed, 0, sizeof(x->failed));
+    for (unsigned t = 0; t < BACK_TURNS && !quiet(x); t++)
+        turn(x);
+    fail_shard(x, 1, false);
+    for (unsigned t = 0; t < 2000; t++)
+        turn(x);
+    tb_shard_stat(x->w[1], 1, &stat);
+    assert_string_equal(stat.state, "down");
+    assert_non_null(strstr(stat.reason, "CKPT"));
+    tb_shard_stat(x->w[0], 0, &stat);
+    assert_string_equal(stat.state, "serving");
+    assert_true(tb_store_serves(x->store, (struct tb_account_id){.shard = 0}));
+    assert_false(tb_store_serves(x->store, (struct tb_account_id){.shard = 1}));
+    uint64_t refused = x->refused;
+    for (unsigned i = 0; i < CLIENTS; i++)
+        if (!x->client[i].busy)
+            start_delivery(&x->client[i]);
+    for (unsigned t = 0; t < BACK_TURNS && !quiet(x); t++)
+        turn(x);
+    assert_true(quiet(x));
+    assert_int_equal(x->refused, refused + 2); /* the two clients of shard 1 */
+    world_close(x);
+    world_free(x);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_failures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_failures), cmocka_unit_test(test_directory),
+                                       cmocka_unit_test(test_damage)};
     tb_log_level(getenv("TB_TEST_LOG") ? TB_LOG_INFO : (enum tb_level) - 1);
     if (argc > 1) {
         first_seed = strtoul(argv[1], NULL, 10);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Power cuts under sixteen clients; after each one the store is checked against the ledger (load.py).
 
-    test_powercut.py [--rounds 60] [--seed N] [--io auto] [--build DIR] [--expect-loss]
+    test_powercut.py [--rounds 60] [--fs ext4,xfs] [--seed N] [--io auto] [--build DIR] [--expect-loss]
 
-The disk has a volatile write cache: the store lives on an ext4 whose loop device is a file on a second ext4. Cutting
-the power is the shutdown ioctl without log flush on the OUTER one: what was not flushed through the inner device
+The disk has a volatile write cache: the store lives on an ext4 (xfs) whose loop device is a file on a second one; the
+rounds are shared between the kinds of file system. Cutting the power is the shutdown ioctl without log flush on the OUTER one: what was not flushed through the inner device
 (fsync, RWF_DSYNC) and the outer journal is gone, and everything above gets EIO. Then kill -9, unmount, mount again
 (journal recovery), restart, check.
 --expect-loss: for builds without a safety rule: passes when the check finds a loss, fails when all rounds are clean.
@@ -27,7 +27,7 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "lib")]
 import load  # noqa: E402
 from tambo import Daemon  # noqa: E402
 
-SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)
+SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN: _IOR('X', 125, __u32)
 NO_LOG_FLUSH = 2
 OUTER_MB, INNER_MB = 1000, 800
 
@@ -39,7 +39,8 @@ def run(*command, check=True):
 class Disk:
     """inner.img on outer: two file systems on loop devices, in one temporary folder."""
 
-    def __init__(self):
+    def __init__(self, fs):
+        self.fs = fs
         self.base = tempfile.mkdtemp(prefix="tambo-power-")
         self.outer, self.inner = os.path.join(self.base, "outer"), os.path.join(self.base, "inner")
         self.image = os.path.join(self.base, "outer.img")
@@ -51,21 +52,26 @@ class Disk:
     def make(self):
         with open(self.image, "wb") as f:
             f.truncate(OUTER_MB << 20)
-        run("mkfs.ext4", "-q", "-F", self.image)
+        self.format(self.image)
         self.attach(self.image, self.outer)
         inner = os.path.join(self.outer, "inner.img")
         with open(inner, "wb") as f:  # written through, so that only contents can be lost, not allocations
             for _ in range(INNER_MB):
                 f.write(b"\0" * (1 << 20))
             os.fsync(f.fileno())
-        run("mkfs.ext4", "-q", "-F", inner)
+        self.format(inner)
         self.attach(inner, self.inner)
         run("sync")
+
+    def format(self, image):
+        if shutil.which("mkfs." + self.fs) is None:
+            raise OSError("mkfs.%s is not installed" % self.fs)
+        run("mkfs." + self.fs, "-q", "-F" if self.fs == "ext4" else "-f", image)
 
     def attach(self, image, where):
         loop = run("losetup", "--find", "--show", image).stdout.decode().strip()
         self.loop[where] = loop
-        run("mount", "-t", "ext4", loop, where)
+        run("mount", "-t", self.fs, *(["-o", "nouuid"] if self.fs == "xfs" else []), loop, where)
         self.mounted.append(where)
 
     def cut(self):
@@ -113,7 +119,8 @@ def one_round(daemon, disk, ledger, rng, name):
     return took, load.check(daemon, ledger)
 
 
-def rounds(args, disk):
+def rounds(args, disk, count):
+    """count power cuts of a store on this disk; (how many there were, what was found)."""
     rng = random.Random(args.seed)
     ledger = load.Ledger(args.seed)
     config = {"checkpoint_ms": "300", "checkpoint_log_bytes": "1M", "trash_days": "0"}
@@ -122,7 +129,7 @@ def rounds(args, disk):
     daemon.log_path = os.path.join(disk.base, "tambod.log")
     with daemon:
         load.setup(daemon)
-        for number in range(1, args.rounds + 1):
+        for number in range(1, count + 1):
             try:
                 took, problems = one_round(daemon, disk, ledger, rng, "%d-%d" % (args.seed, number))
             except Exception as e:  # the store does not start: that is a loss, too
@@ -131,37 +138,53 @@ def rounds(args, disk):
             if problems:
                 break
         daemon.kill()
-    print("seed %d: %d power cuts, %d acknowledged operations, slowest restart %.3f s"
-          % (args.seed, number, ledger.acked, slowest))
+    print("seed %d, %s: %d power cuts, %d acknowledged operations, slowest restart %.3f s"
+          % (args.seed, disk.fs, number, ledger.acked, slowest))
     for p in problems[:20]:
         print("   ", p)
     return number, problems
 
 
+def one_fs(args, fs, count):
+    """(cuts, problems), or None where this file system cannot be had."""
+    disk = Disk(fs)
+    try:
+        try:
+            disk.make()
+        except (OSError, subprocess.CalledProcessError) as e:
+            said = getattr(e, "stdout", None) or b""
+            print("SKIP power cuts on %s: %s %s" % (fs, e, said.decode("utf-8", "replace").strip()))
+            return None
+        return rounds(args, disk, count)
+    finally:
+        disk.remove()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--fs", default="ext4,xfs")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--io", default="auto")
     parser.add_argument("--build")
     parser.add_argument("--expect-loss", action="store_true")
     args = parser.parse_args()
-    disk = Disk()
-    try:
-        try:
-            disk.make()
-        except (OSError, subprocess.CalledProcessError) as e:
-            print("SKIP power cuts: no loop device or no right to mount: %s" % e)
-            print("0 passed, 0 failed, 1 skipped")
-            return 0
-        number, problems = rounds(args, disk)
-    finally:
-        disk.remove()
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    kinds, cuts, skipped, problems = args.fs.split(","), 0, 0, []
+    for i, fs in enumerate(kinds):
+        done = one_fs(args, fs, args.rounds // len(kinds) + (i < args.rounds % len(kinds)))
+        skipped += done is None
+        if done is not None:
+            cuts += done[0]
+            problems += done[1]
+        if problems:
+            break
     if args.expect_loss:
-        print("%d passed, %d failed" % (bool(problems), not problems))
-        return 0 if problems else 1
-    print("%d passed, %d failed" % (number - bool(problems), bool(problems)))
-    return 1 if problems else 0
+        passed, failed = bool(problems), not problems and not skipped
+    else:
+        passed, failed = cuts - bool(problems), bool(problems)
+    print("%d passed, %d failed%s" % (passed, failed, ", %d skipped" % skipped if skipped else ""))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
     test_powercut.py [--rounds 60] [--fs ext4,xfs] [--seed N] [--io auto] [--build DIR] [--expect-loss]
 
 The disk has a volatile write cache: the store lives on an ext4 (xfs) whose loop device is a file on a second one; the
-rounds are shared between the kinds of file system. Cutting the power is the shutdown ioctl without log flush on the OUTER one: what was not flushed through the inner device
-(fsync, RWF_DSYNC) and the outer journal is gone, and everything above gets EIO. Then kill -9, unmount, mount again
-(journal recovery), restart, check.
+rounds are shared between the kinds of file system. Cutting the power is the shutdown ioctl without log flush on the
+OUTER one: what was not flushed through the inner device (fsync, RWF_DSYNC) and the outer journal is gone, and
+everything above gets EIO. Then kill -9, unmount, mount again (journal recovery), restart, check.
 --expect-loss: for builds without a safety rule: passes when the check finds a loss, fails when all rounds are clean.
 Needs root and loop devices; where they are forbidden it says SKIP and counts it.
 Last line: "N passed, M failed[, K skipped]".

@@ -195,6 +195,26 @@ size_t tb_rows_scan(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t 
     return n;
 }
 
+uint32_t tb_rows_newer(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint64_t since)
+{
+    struct tb_slice k, v;
+    uint32_t newer = UINT32_MAX, below = UINT32_MAX;
+    while (block_holding(ix, TB_DB_MSG, acct, mbox, below, &k, &v)) {
+        for (unsigned i = rows_in(v); i-- > 0;) {
+            struct tb_disk_row row;
+            row_at(v.ptr, i, &row);
+            if (row.modseq <= since)
+                return newer;
+            newer = row.uid;
+        }
+        uint32_t first = tb_get_be32(k.ptr + PREFIX);
+        if (first == 0)
+            break;
+        below = first - 1;
+    }
+    return newer;
+}
+
 /* edit_block: one block against the ranges from *r on; returns whether it changed. */
 static bool edit_block(struct block *b, const struct tb_range *ranges, size_t n, size_t *r,
                        enum tb_edit (*fn)(void *user, struct tb_disk_row *row), void *user)

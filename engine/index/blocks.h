@@ -31,6 +31,11 @@ bool tb_rows_get(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t uid
 /* tb_rows_scan: rows with UID >= from, up to max of them. Cost: a packed scan. */
 size_t tb_rows_scan(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t from, struct tb_disk_row *out,
                     size_t max);
+/*
+ * tb_rows_newer: the lowest UID from which on every row has a modseq above since; UINT32_MAX if the last one has not.
+ * All that arrived after since lies there, for arrivals take ascending UIDs and modseqs. Cost: those rows.
+ */
+uint32_t tb_rows_newer(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint64_t since);
 enum tb_edit { TB_EDIT_KEEP, TB_EDIT_CHANGED, TB_EDIT_REMOVE };
 /* tb_rows_edit: pass every row whose UID is in the ranges to fn; each touched block is written once. */
 void tb_rows_edit(struct tb_index *ix, uint32_t acct, uint32_t mbox, const struct tb_range *ranges, size_t n,

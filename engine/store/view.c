@@ -114,6 +114,21 @@ uint32_t tb_view_uid_max(const struct tb_view *v)
     return v->live.n > 0 ? v->live.v[v->live.n - 1].last : 0;
 }
 
+const struct tb_uidset *tb_view_uids(const struct tb_view *v)
+{
+    return &v->live;
+}
+
+uint32_t tb_view_uidnext(const struct tb_view *v)
+{
+    return v->uidnext;
+}
+
+uint64_t tb_view_modseq(const struct tb_view *v)
+{
+    return v->modseq;
+}
+
 uint32_t tb_view_mbox(const struct tb_view *v)
 {
     return v->mbox;

@@ -265,7 +265,9 @@ static void mark_seen(struct imap_window *w, uint32_t first, uint8_t how)
         for (uint32_t i = first; i < w->count; i++) {
             struct slot *x = slot_at(w, i);
             x->seen_now = tb_uidset_has(&unseen, x->row.uid);
-            x->row.flags |= x->seen_now ? TB_FLAG_SEEN : 0;
+            struct tb_row now;
+            if (x->seen_now && tb_view_row(s->view, x->row.uid, &now) == TB_OK)
+                x->row = now;
         }
         (void)imap_sync(s, how | SYNC_NO_FLAGS); /* nothing of it can pause but flags */
     }

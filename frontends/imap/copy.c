@@ -75,7 +75,7 @@ static enum imap_run copy(struct imap_session *s, struct imap_cmd *cmd, bool mov
         imap_puts(&s->out, "\r\n");
     }
     tb_buf_free(&b);
-    return imap_reply(cmd, "OK MOVE completed");
+    return imap_reply_modseq(s, cmd, "MOVE completed");
 }
 
 enum imap_run imap_run_copy(struct imap_session *s, struct imap_cmd *cmd)

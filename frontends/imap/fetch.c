@@ -40,6 +40,14 @@ static char *put_body(char *p, const struct imap_fetch_message *m)
     return imap_fmt(IMAP_FMT(p, "BODY "), m->body.ptr, m->body.len);
 }
 
+static char *put_modseq(char *p, const struct imap_fetch_message *m)
+{
+    p = imap_fmt_u64(IMAP_FMT(p, "MODSEQ ("), m->row->modseq);
+    *p++ = ')';
+    return p;
+}
+
+static const struct imap_fetch_kind kind_modseq = {"MODSEQ", 9 + IMAP_U64_ROOM, 0, put_modseq};
 static const struct imap_fetch_kind kind_flags = {"FLAGS", 6 + IMAP_FLAGS_ROOM, NEEDS_FLAGS, put_flags};
 static const struct imap_fetch_kind kind_uid = {"UID", 4 + IMAP_U64_ROOM, 0, put_uid};
 static const struct imap_fetch_kind kind_internaldate = {"INTERNALDATE", 13 + IMAP_DATE_ROOM, 0, put_internaldate};
@@ -49,7 +57,8 @@ static const struct imap_fetch_kind kind_bodystructure = {"BODYSTRUCTURE", 14, N
 static const struct imap_fetch_kind kind_body = {"BODY", 5, NEEDS_STRUCTURE | NEEDS_BODY_TEXT, put_body};
 
 static const struct imap_fetch_kind *const kinds[] = {
-    &kind_uid, &kind_flags, &kind_internaldate, &kind_size, &kind_envelope, &kind_bodystructure, &kind_body,
+    &kind_uid,      &kind_flags,         &kind_internaldate, &kind_size,
+    &kind_envelope, &kind_bodystructure, &kind_body,         &kind_modseq,
 };
 
 /* ---- parsing ---- */
@@ -156,6 +165,28 @@ static bool macro(struct imap_parser *p, struct imap_fetch *f)
     return false;
 }
 
+/* fetch-modifiers (RFC 4466 2.4), after the opening parenthesis: CHANGEDSINCE n, VANISHED (RFC 7162 3.1.4, 3.2.6) */
+static void fetch_modifiers(struct imap_parser *p, struct imap_cmd *cmd, struct imap_fetch *f)
+{
+    do {
+        struct tb_slice name = imap_word(p);
+        if (tb_slice_ieq(name, TB_SLICE("CHANGEDSINCE"))) {
+            imap_sp(p);
+            f->changedsince = imap_modseq(p); /* 0, which some clients send: all */
+            f->has_changedsince = true;
+        } else if (tb_slice_ieq(name, TB_SLICE("VANISHED")) && cmd->verb->flags & VERB_UID) {
+            f->vanished = true;
+        } else {
+            imap_fail(p, "BAD No such FETCH modifier here");
+        }
+    } while (!p->failed && imap_try_sp(p));
+    imap_expect(p, ')');
+    if (f->vanished && !f->has_changedsince)
+        imap_fail(p, "BAD VANISHED needs CHANGEDSINCE");
+    if (f->has_changedsince)
+        add_kind(p, f, &kind_modseq);
+}
+
 /* fetch = "FETCH" SP sequence-set SP ("ALL" / "FULL" / "FAST" / fetch-att / "(" fetch-att *(SP fetch-att) ")") */
 void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
 {
@@ -176,6 +207,10 @@ void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
     } else if (!macro(p, f)) {
         fetch_att(p, f);
     }
+    if (!p->failed && imap_try_sp(p)) {
+        imap_expect(p, '(');
+        fetch_modifiers(p, cmd, f);
+    }
     for (size_t i = 0; i < f->sections_n; i++) {
         f->needs_parts |= f->sections[i].path_n > 0;
         f->sets_seen |= !f->sections[i].peek;
@@ -183,6 +218,14 @@ void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
 }
 
 /* ---- writing ---- */
+
+static bool tells_modseq(const struct imap_fetch *f)
+{
+    for (size_t i = 0; i < f->kinds_n; i++)
+        if (f->kinds[i] == &kind_modseq)
+            return true;
+    return false;
+}
 
 bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct tb_row *row, uint32_t seqno,
                       const struct tb_cached *texts, bool with_flags)
@@ -197,7 +240,7 @@ bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct
             return false;
         m.keywords = f->keywords = k;
     }
-    room += m.keywords->bytes + (with_flags ? kind_flags.room + 1 : 0);
+    room += m.keywords->bytes + (with_flags ? kind_flags.room + kind_modseq.room + 2 : 0);
     if (f->needs & NEEDS_CACHE) {
         m.envelope = texts->envelope;
         m.bodystructure = texts->bodystructure;
@@ -220,9 +263,13 @@ bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct
         p = f->kinds[i]->put(p, &m);
         *p++ = ' ';
     }
-    if (with_flags)
+    if (with_flags) {
         p = kind_flags.put(p, &m);
-    else if (f->kinds_n > 0)
+        if (s->enabled & IMAP_CONDSTORE && !tells_modseq(f)) {
+            *p++ = ' ';
+            p = kind_modseq.put(p, &m);
+        }
+    } else if (f->kinds_n > 0)
         p--;
     imap_wrote(&s->out, p);
     return true;
@@ -237,6 +284,24 @@ static void fetch_cleanup(struct imap_session *s, struct imap_cmd *cmd)
     if (f->window)
         imap_window_close(f->window);
     tb_buf_free(&f->body_text);
+    imap_resync_end(&f->resync);
+}
+
+/* changed_only: of the messages named, those that changed since; and of the UIDs named, those that vanished. */
+static enum tb_rc changed_only(struct imap_session *s, struct imap_fetch *f, bool uid)
+{
+    struct tb_uidset known = f->uids;
+    if (uid) { /* what vanished may lie above the highest UID that is left */
+        size_t n = 0;
+        struct tb_range *v = tb_arena_alloc(&s->arena, (f->set.n + 1) * sizeof *v);
+        if (!v || imap_set_ranges(&f->set, tb_view_uidnext(s->view) - 1, false, v, &n) != TB_OK)
+            return TB_LIMIT;
+        known = (struct tb_uidset){.v = v, .n = n, .cap = n};
+    }
+    enum tb_rc rc = tb_view_since(s->view, f->changedsince, &known, f->vanished, &f->resync.since);
+    f->resync.begun = true;
+    f->uids = f->resync.since.changed;
+    return rc;
 }
 
 static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, struct imap_fetch *f)
@@ -244,9 +309,15 @@ static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, s
     bool uid = cmd->verb->flags & VERB_UID;
     cmd->cleanup = fetch_cleanup;
     tb_buf_init(&f->body_text, TB_MIME_TEXT_MAX + 1024);
+    if (f->vanished && !(s->enabled & IMAP_QRESYNC))
+        return imap_reply(cmd, "BAD ENABLE QRESYNC first");
+    if (tells_modseq(f))
+        imap_condstore(s);
     enum tb_rc rc = imap_set_resolve(s, &f->set, uid, &f->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");
+    if (rc == TB_OK && f->has_changedsince)
+        rc = changed_only(s, f, uid);
     if (rc == TB_OK && !imap_walk_init(&f->walk, s, &f->uids))
         rc = TB_LIMIT;
     if (rc == TB_OK && f->sections_n > 0 && !(f->window = imap_window_new(s, f)))
@@ -308,6 +379,8 @@ enum imap_run imap_run_fetch(struct imap_session *s, struct imap_cmd *cmd)
     enum imap_run r;
     if (!f->started)
         return fetch_start(s, cmd, f);
+    if (f->vanished && !imap_put_vanished(s, &f->resync.since.vanished, true, &f->resync.at))
+        return RUN_WAIT;
     if (f->sections_n > 0) {
         r = imap_window_run(f->window, true);
     } else {

@@ -65,10 +65,13 @@ struct imap_fetch { /* arena; args and state of one FETCH */
     struct imap_section *sections;
     size_t sections_n;
     bool needs_parts, sets_seen;
+    bool has_changedsince, vanished;
+    uint64_t changedsince;
     /* run */
     bool started, damaged, no_memory;
     struct tb_uidset uids;
     struct imap_walk walk;
+    struct imap_resync resync;      /* with CHANGEDSINCE: what to answer */
     struct imap_keywords *keywords; /* loaded when the first row has any */
     struct tb_buf body_text;
     struct imap_window *window;

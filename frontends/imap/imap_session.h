@@ -129,6 +129,7 @@ struct tb_slice imap_list_mailbox(struct imap_parser *p); /* UTF-8 pattern */
 void imap_sequence_set(struct imap_parser *p, struct imap_set *set);
 void imap_flag_list(struct imap_parser *p, struct imap_flags *flags);
 void imap_flags_bare(struct imap_parser *p, struct imap_flags *flags); /* flag *(SP flag) */
+uint64_t imap_modseq(struct imap_parser *p); /* mod-sequence-valzer: 0 to 2^63 - 1, RFC 7162 7 */
 bool imap_date(struct imap_parser *p, int32_t *day);
 int64_t imap_date_time(struct imap_parser *p);
 struct imap_append_args {
@@ -213,6 +214,12 @@ void imap_put_astring(struct imap_out *o, struct tb_slice s);
 void imap_put_string(struct imap_out *o, struct tb_slice s);
 /* imap_put_mailbox: a UTF-8 name in modified UTF-7. */
 void imap_put_mailbox(struct imap_out *o, struct tb_slice name);
+/*
+ * imap_put_ranges: set->v[*at..] as sequence-set text, at most IMAP_RANGES_A_LINE of them; *at is moved on. Nothing is
+ * written when none is left.
+ */
+enum { IMAP_RANGES_A_LINE = 500 };
+void imap_put_ranges(struct imap_out *o, const struct tb_uidset *set, size_t *at);
 /* imap_put_full: has the peer enough to read for now? */
 bool imap_put_full(struct imap_out *o);
 
@@ -242,6 +249,7 @@ enum { SYNC_EXPUNGE = 1, SYNC_UID = 2, SYNC_NO_FLAGS = 4 };
 struct imap_sync {
     struct tb_arena arena;
     struct tb_changes changes;
+    struct tb_uidset vanished;      /* arena: changes.removed_uid, with QRESYNC */
     struct imap_keywords *keywords; /* arena */
     uint32_t next;
     uint8_t part, how;
@@ -260,6 +268,13 @@ bool imap_settle(struct imap_session *s, uint8_t how);
 void imap_sync_abandon(struct imap_session *s);
 /* imap_keywords_load: names of the selected mailbox's keywords. LIMIT. */
 enum tb_rc imap_keywords_load(struct imap_session *s, struct tb_arena *arena, struct imap_keywords *k) TB_USE_RESULT;
+/*
+ * imap_put_flags: "* n FETCH (...)" of a message whose flags are told. UID and MODSEQ come too where what was enabled
+ * wants them (RFC 7162 3.1, 3.2.4). False: no memory.
+ */
+enum { TELL_FLAGS = 1, TELL_UID = 2, TELL_MODSEQ = 4 };
+bool imap_put_flags(struct imap_session *s, uint32_t seqno, const struct tb_row *row, const struct imap_keywords *k,
+                    uint8_t what);
 /* imap_put_flags_lists: "* FLAGS" and "* OK [PERMANENTFLAGS". */
 void imap_put_flags_lists(struct imap_session *s, const struct imap_keywords *k);
 
@@ -293,6 +308,32 @@ enum tb_rc imap_set_resolve(struct imap_session *s, const struct imap_set *set, 
 
 /* ---- the session ---- */
 
+/* ---- resync.c: CONDSTORE and QRESYNC (RFC 7162) ---- */
+
+enum imap_enabled { IMAP_CONDSTORE = 1, IMAP_QRESYNC = 2 }; /* bits of s->enabled */
+/* imap_condstore: a command that enables CONDSTORE was seen (RFC 7162 3.1): from now on FETCH responses have MODSEQ. */
+void imap_condstore(struct imap_session *s);
+/* imap_put_vanished: "* VANISHED (EARLIER) set", in lines; *at moves on. False: the output is full, call again. */
+bool imap_put_vanished(struct imap_session *s, const struct tb_uidset *set, bool earlier, size_t *at);
+/* imap_highestmodseq: of the selected mailbox as it is now, this session's own changes included. */
+uint64_t imap_highestmodseq(struct imap_session *s);
+/* imap_reply_modseq: "OK [HIGHESTMODSEQ n] text" with QRESYNC, else "OK text". */
+enum imap_run imap_reply_modseq(struct imap_session *s, struct imap_cmd *cmd, const char *text);
+/*
+ * imap_resync: what a session that was away missed: VANISHED (EARLIER), then FETCH with UID, FLAGS and MODSEQ of what
+ * changed. known: as tb_view_since. State in *r, zeroed at first, alive until imap_resync_end.
+ */
+struct imap_resync {
+    struct tb_since since; /* owned */
+    struct imap_walk walk;
+    struct imap_keywords *keywords; /* arena */
+    size_t at;
+    bool begun;
+};
+enum imap_run imap_resync(struct imap_session *s, struct imap_resync *r, uint64_t modseq, const struct tb_uidset *known,
+                          enum tb_rc *rc);
+void imap_resync_end(struct imap_resync *r);
+
 enum imap_phase { PHASE_READ, PHASE_SKIP, PHASE_LOOK, PHASE_RUN, PHASE_REPLY, PHASE_CLOSE };
 
 struct imap_session {
@@ -311,6 +352,7 @@ struct imap_session {
     uint64_t skipped;
     uint32_t bad, noise;
     uint8_t phase, state;
+    uint8_t enabled; /* enum imap_enabled */
     bool read_only;
     bool gone;         /* the selected mailbox was deleted by another session */
     bool changed;      /* the watch fired */
@@ -346,7 +388,8 @@ IMAP_VERB(id)
 IMAP_VERB_RUN(starttls)
 IMAP_VERB(login)
 IMAP_VERB(authenticate)
-IMAP_VERB_RUN(select)
+IMAP_VERB(enable)
+IMAP_VERB(select)
 IMAP_VERB_RUN(examine)
 IMAP_VERB_RUN(close)
 IMAP_VERB_RUN(unselect)

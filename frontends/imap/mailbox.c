@@ -126,12 +126,17 @@ static uint64_t status_unseen(const struct tb_mailbox *m)
     return m->unseen;
 }
 
+static uint64_t status_highestmodseq(const struct tb_mailbox *m)
+{
+    return m->highestmodseq;
+}
+
 static const struct status_item {
     const char *name;
     uint64_t (*value)(const struct tb_mailbox *m);
 } status_items[] = {
     {"MESSAGES", status_messages},       {"RECENT", status_recent}, {"UIDNEXT", status_uidnext},
-    {"UIDVALIDITY", status_uidvalidity}, {"UNSEEN", status_unseen},
+    {"UIDVALIDITY", status_uidvalidity}, {"UNSEEN", status_unseen}, {"HIGHESTMODSEQ", status_highestmodseq},
 };
 
 struct status_args {

@@ -193,6 +193,15 @@ uint32_t imap_number(struct imap_parser *p)
     return p->failed ? 0 : (uint32_t)v;
 }
 
+uint64_t imap_modseq(struct imap_parser *p)
+{
+    uint64_t v = 0;
+    struct tb_slice s = run_of(p, IMAP_C_DIGIT, "BAD Expected a mod-sequence");
+    if (!p->failed && !tb_slice_u64(s, INT64_MAX, &v))
+        imap_fail(p, "BAD Mod-sequence too large");
+    return p->failed ? 0 : v;
+}
+
 /* nz-number = digit-nz *DIGIT */
 uint32_t imap_nz_number(struct imap_parser *p)
 {

@@ -16,7 +16,9 @@ static const char too_large[] = "NO [LIMIT] Search too large";
 struct search_args {
     struct tb_search_key *root;
     uint32_t keys;
+    bool modseq; /* a MODSEQ key: the answer tells the highest one found */
     /* run */
+    uint64_t highest;
     struct tb_search *search; /* owned */
     struct tb_op op;
     struct imap_session *s;
@@ -125,6 +127,24 @@ static void arg_two_keys(struct imap_parser *p, struct search_args *a, struct tb
         k->first->next = second;
 }
 
+/* search-modsequence = "MODSEQ" [SP entry-name SP entry-type-req] SP mod-sequence-valzer (RFC 7162 3.1.5); every entry
+ * shares one mod-sequence */
+static void arg_modseq(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    imap_sp(p);
+    if (imap_at(p, '"')) {
+        (void)imap_string(p);
+        imap_sp(p);
+        struct tb_slice type = imap_word(p);
+        if (!p->failed && !tb_slice_ieq(type, TB_SLICE("priv")) && !tb_slice_ieq(type, TB_SLICE("shared")) &&
+            !tb_slice_ieq(type, TB_SLICE("all")))
+            imap_fail(p, "BAD Expected priv, shared or all");
+        imap_sp(p);
+    }
+    k->number = (int64_t)imap_modseq(p);
+    a->modseq = true;
+}
+
 typedef void arg_fn(struct imap_parser *p, struct search_args *a, struct tb_search_key *k);
 
 static const struct search_word {
@@ -148,6 +168,7 @@ static const struct search_word {
     {"HEADER", TB_SEARCH_HEADER, false, 0, NULL, arg_header},
     {"KEYWORD", TB_SEARCH_KEYWORD, false, 0, NULL, arg_keyword},
     {"LARGER", TB_SEARCH_LARGER, false, 0, NULL, arg_number},
+    {"MODSEQ", TB_SEARCH_MODSEQ, false, 0, NULL, arg_modseq},
     {"NEW", TB_SEARCH_ALL, true, 0, NULL, arg_none}, /* RECENT UNSEEN; nothing is \Recent */
     {"NOT", TB_SEARCH_NOT, false, 0, NULL, arg_key},
     {"OLD", TB_SEARCH_ALL, false, 0, NULL, arg_none}, /* NOT RECENT */
@@ -308,12 +329,20 @@ static enum imap_run put_found(struct imap_session *s, struct search_args *a, bo
         /* UIDs next to each other are next to each other in the view too. */
         uint32_t seqno = uid ? 0 : tb_view_seqno(s->view, (uint32_t)a->uid);
         for (uint32_t turn = 0; a->uid <= r->last; a->uid++, turn++) {
+            struct tb_row row;
+            if (a->modseq && tb_view_row(s->view, (uint32_t)a->uid, &row) == TB_OK && row.modseq > a->highest)
+                a->highest = row.modseq;
             char *p = turn < 4 * IMAP_BATCH ? imap_room(&s->out, IMAP_U64_ROOM + 1) : NULL;
             if (!p)
                 return RUN_MORE;
             *p++ = ' ';
             imap_wrote(&s->out, imap_fmt_u64(p, uid ? (uint32_t)a->uid : seqno++));
         }
+    }
+    if (a->modseq && found->n > 0) {
+        imap_puts(&s->out, " (MODSEQ ");
+        imap_put_u64(&s->out, a->highest);
+        imap_putc(&s->out, ')');
     }
     imap_puts(&s->out, "\r\n");
     s->mid_response = false;
@@ -327,6 +356,8 @@ enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
         return RUN_WAIT;
     if (!a->search) {
         cmd->cleanup = search_cleanup;
+        if (a->modseq)
+            imap_condstore(s);
         enum tb_rc rc = resolve(s, a->root);
         if (rc == TB_INVALID)
             return imap_reply(cmd, "BAD No such message");

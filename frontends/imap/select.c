@@ -17,27 +17,80 @@ static void put_ok_number(struct imap_session *s, const char *code, uint64_t v, 
     imap_puts(&s->out, "\r\n");
 }
 
-static enum imap_run open_mailbox(struct imap_session *s, struct imap_cmd *cmd, bool read_only)
-{
-    const struct tb_slice *name = cmd->args;
-    struct tb_mailbox m;
-    imap_unselect(s); /* also when what follows fails: RFC 3501 6.3.1 */
-    enum tb_rc rc = tb_mailbox_find(s->account, *name, &s->arena, &m);
-    if (rc == TB_INVALID || (rc == TB_OK && !m.selectable))
-        rc = TB_NOTFOUND;
-    if (rc == TB_OK)
-        rc = tb_view_open(s->account, m.mbox, &s->view);
-    if (rc != TB_OK)
-        return imap_reply_rc(cmd, rc);
-    struct imap_keywords *k = tb_arena_alloc(&s->arena, sizeof *k);
-    rc = k ? imap_keywords_load(s, &s->arena, k) : TB_LIMIT;
-    if (rc != TB_OK) {
-        imap_unselect(s);
-        return imap_reply_rc(cmd, rc);
-    }
-    s->state = IMAP_SELECTED;
-    s->read_only = read_only;
+/* ---- SELECT and EXAMINE with their parameters (RFC 4466 2.1, RFC 7162 3.1.8, 3.2.5) ---- */
 
+struct select_args {
+    struct tb_slice mailbox;
+    bool condstore, qresync, has_known;
+    uint32_t uidvalidity;
+    uint64_t modseq;
+    struct imap_set known;
+    /* run */
+    bool selected;
+    struct tb_uidset known_uids; /* arena */
+    struct imap_resync resync;
+};
+
+/* known-sequence-set SP known-uid-set: a hint that saves bytes below the change log's floor only; read and not used. */
+static void seq_match_data(struct imap_parser *p)
+{
+    struct imap_set unused;
+    imap_expect(p, '(');
+    imap_sequence_set(p, &unused);
+    imap_sp(p);
+    imap_sequence_set(p, &unused);
+    imap_expect(p, ')');
+}
+
+/* select-param =/ "QRESYNC" SP "(" uidvalidity SP mod-sequence-value [SP known-uids] [SP seq-match-data] ")" */
+static void qresync_param(struct imap_parser *p, struct select_args *a)
+{
+    a->qresync = true;
+    imap_sp(p);
+    imap_expect(p, '(');
+    a->uidvalidity = imap_nz_number(p);
+    imap_sp(p);
+    a->modseq = imap_modseq(p);
+    bool more = !p->failed && imap_try_sp(p);
+    if (more && !imap_at(p, '(')) {
+        imap_sequence_set(p, &a->known);
+        for (uint32_t i = 0; i < a->known.n; i++)
+            if (a->known.v[i].first == 0 || a->known.v[i].last == 0)
+                imap_fail(p, "BAD No * among the known UIDs");
+        a->has_known = true;
+        more = !p->failed && imap_try_sp(p);
+    }
+    if (more)
+        seq_match_data(p);
+    imap_expect(p, ')');
+}
+
+void imap_parse_select(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct select_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    struct tb_slice mailbox = imap_mailbox(p);
+    if (!a)
+        return;
+    a->mailbox = mailbox;
+    if (p->failed || !imap_try_sp(p))
+        return;
+    imap_expect(p, '(');
+    do {
+        struct tb_slice name = imap_word(p);
+        if (tb_slice_ieq(name, TB_SLICE("CONDSTORE")))
+            a->condstore = true;
+        else if (tb_slice_ieq(name, TB_SLICE("QRESYNC")) && !a->qresync)
+            qresync_param(p, a);
+        else
+            imap_fail(p, "BAD No such SELECT parameter");
+    } while (!p->failed && imap_try_sp(p));
+    imap_expect(p, ')');
+}
+
+static void put_mailbox(struct imap_session *s, const struct tb_mailbox *m, const struct imap_keywords *k)
+{
     imap_put_flags_lists(s, k);
     imap_puts(&s->out, "* ");
     imap_put_u64(&s->out, tb_view_count(s->view));
@@ -45,28 +98,92 @@ static enum imap_run open_mailbox(struct imap_session *s, struct imap_cmd *cmd, 
     uint32_t unseen = tb_view_first_unseen(s->view);
     if (unseen > 0)
         put_ok_number(s, "UNSEEN", unseen, "First unseen");
-    put_ok_number(s, "UIDVALIDITY", m.uidvalidity, "UIDs valid");
-    put_ok_number(s, "UIDNEXT", m.uidnext, "Predicted next UID");
+    put_ok_number(s, "UIDVALIDITY", m->uidvalidity, "UIDs valid");
+    put_ok_number(s, "UIDNEXT", m->uidnext, "Predicted next UID");
+    put_ok_number(s, "HIGHESTMODSEQ", m->highestmodseq, "Highest");
+}
+
+static void select_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct select_args *a = cmd->args;
+    (void)s;
+    imap_resync_end(&a->resync);
+}
+
+/* open_mailbox: OK with a->selected: it is open and described. */
+static enum tb_rc open_mailbox(struct imap_session *s, struct imap_cmd *cmd, struct select_args *a, bool read_only)
+{
+    struct tb_mailbox m;
+    bool was = s->view != NULL;
+    imap_unselect(s); /* also when what follows fails: RFC 3501 6.3.1 */
+    if (was && s->enabled & IMAP_QRESYNC)
+        imap_puts(&s->out, "* OK [CLOSED] The mailbox before is closed\r\n"); /* RFC 7162 3.2.11 */
+    enum tb_rc rc = tb_mailbox_find(s->account, a->mailbox, &s->arena, &m);
+    if (rc == TB_INVALID || (rc == TB_OK && !m.selectable))
+        rc = TB_NOTFOUND;
+    if (rc == TB_OK)
+        rc = tb_view_open(s->account, m.mbox, &s->view);
+    if (rc != TB_OK)
+        return rc;
+    struct imap_keywords *k = tb_arena_alloc(&s->arena, sizeof *k);
+    struct tb_range *v = tb_arena_alloc(&s->arena, (a->known.n + 1) * sizeof *v);
+    size_t n = 0;
+    rc = k && v ? imap_keywords_load(s, &s->arena, k) : TB_LIMIT;
+    if (rc == TB_OK && a->has_known)
+        rc = imap_set_ranges(&a->known, m.uidnext - 1, false, v, &n);
+    if (rc != TB_OK) {
+        imap_unselect(s);
+        return rc;
+    }
+    a->known_uids = (struct tb_uidset){.v = v, .n = n, .cap = n};
+    s->state = IMAP_SELECTED;
+    s->read_only = read_only;
+    put_mailbox(s, &m, k);
+    if (a->condstore || a->qresync)
+        s->enabled |= IMAP_CONDSTORE;
+    a->qresync = a->qresync && a->uidvalidity == m.uidvalidity;
+    cmd->cleanup = select_cleanup;
+    a->selected = true;
+    return TB_OK;
+}
+
+static enum imap_run run_select(struct imap_session *s, struct imap_cmd *cmd, bool read_only)
+{
+    struct select_args *a = cmd->args;
+    enum tb_rc rc = TB_OK;
+    if (a->qresync && !(s->enabled & IMAP_QRESYNC))
+        return imap_reply(cmd, "BAD ENABLE QRESYNC first");
+    if (!a->selected)
+        rc = open_mailbox(s, cmd, a, read_only);
+    if (rc == TB_OK && a->qresync) {
+        enum imap_run r = imap_resync(s, &a->resync, a->modseq, a->has_known ? &a->known_uids : NULL, &rc);
+        if (r != RUN_DONE)
+            return r;
+        if (rc != TB_OK)
+            imap_unselect(s);
+    }
+    if (rc != TB_OK)
+        return imap_reply_rc(cmd, rc);
     return imap_reply(cmd, read_only ? "OK [READ-ONLY] EXAMINE completed" : "OK [READ-WRITE] SELECT completed");
 }
 
 enum imap_run imap_run_select(struct imap_session *s, struct imap_cmd *cmd)
 {
-    return open_mailbox(s, cmd, false);
+    return run_select(s, cmd, false);
 }
 
 enum imap_run imap_run_examine(struct imap_session *s, struct imap_cmd *cmd)
 {
-    return open_mailbox(s, cmd, true);
+    return run_select(s, cmd, true);
 }
 
 enum imap_run imap_run_close(struct imap_session *s, struct imap_cmd *cmd)
 {
     enum tb_rc rc = s->read_only ? TB_OK : tb_expunge(s->view, NULL, NULL);
+    enum imap_run r = rc != TB_OK && rc != TB_NOTFOUND ? imap_reply_rc(cmd, rc)
+                                                       : imap_reply_modseq(s, cmd, "CLOSE completed");
     imap_unselect(s);
-    if (rc != TB_OK && rc != TB_NOTFOUND)
-        return imap_reply_rc(cmd, rc);
-    return imap_reply(cmd, "OK CLOSE completed");
+    return r;
 }
 
 enum imap_run imap_run_unselect(struct imap_session *s, struct imap_cmd *cmd)
@@ -95,5 +212,5 @@ enum imap_run imap_run_expunge(struct imap_session *s, struct imap_cmd *cmd)
         rc = tb_expunge(s->view, set ? &uids : NULL, NULL);
     if (rc != TB_OK && rc != TB_NOTFOUND)
         return imap_reply_rc(cmd, rc);
-    return imap_reply(cmd, set ? "OK UID EXPUNGE completed" : "OK EXPUNGE completed");
+    return imap_reply_modseq(s, cmd, set ? "UID EXPUNGE completed" : "EXPUNGE completed");
 }

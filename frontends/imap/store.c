@@ -17,11 +17,12 @@ struct store_args {
     struct imap_set set;
     struct imap_flags flags;
     enum tb_flags_mode mode;
-    bool silent;
+    bool silent, conditional;
+    uint64_t unchangedsince;
     /* run */
     enum store_phase phase;
     uint64_t keywords;
-    struct tb_uidset uids, slice; /* uids: arena; slice: owned */
+    struct tb_uidset uids, slice, modified; /* uids: arena; the others: owned */
     struct imap_walk walk, rows;
     struct imap_keywords *names;
     bool end; /* the walk is at its end */
@@ -46,7 +47,21 @@ static void store_att(struct imap_parser *p, struct store_args *a)
         imap_flags_bare(p, &a->flags);
 }
 
-/* store = "STORE" SP sequence-set SP store-att-flags */
+/* store-modifier = "UNCHANGEDSINCE" SP mod-sequence-valzer (RFC 7162 3.1.3); the opening parenthesis is taken */
+static void store_modifiers(struct imap_parser *p, struct store_args *a)
+{
+    do {
+        if (!tb_slice_ieq(imap_word(p), TB_SLICE("UNCHANGEDSINCE")))
+            imap_fail(p, "BAD No such STORE modifier");
+        imap_sp(p);
+        a->unchangedsince = imap_modseq(p);
+        a->conditional = true;
+    } while (!p->failed && imap_try_sp(p));
+    imap_expect(p, ')');
+    imap_sp(p);
+}
+
+/* store = "STORE" SP sequence-set [SP "(" store-modifier *(SP store-modifier) ")"] SP store-att-flags */
 void imap_parse_store(struct imap_parser *p, struct imap_cmd *cmd)
 {
     struct store_args *a = tb_arena_alloc(p->arena, sizeof *a);
@@ -56,6 +71,9 @@ void imap_parse_store(struct imap_parser *p, struct imap_cmd *cmd)
         return;
     imap_sequence_set(p, &a->set);
     imap_sp(p);
+    a->unchangedsince = UINT64_MAX;
+    if (imap_try(p, '('))
+        store_modifiers(p, a);
     store_att(p, a);
 }
 
@@ -64,6 +82,7 @@ static void store_cleanup(struct imap_session *s, struct imap_cmd *cmd)
     struct store_args *a = cmd->args;
     (void)s;
     tb_uidset_free(&a->slice);
+    tb_uidset_free(&a->modified);
 }
 
 /* keyword_bits: names to bits; new ones are made, but not for taking away. */
@@ -89,6 +108,9 @@ static enum imap_run store_start(struct imap_session *s, struct imap_cmd *cmd, s
 {
     cmd->cleanup = store_cleanup;
     tb_uidset_init(&a->slice);
+    tb_uidset_init(&a->modified);
+    if (a->conditional)
+        imap_condstore(s);
     if (s->read_only)
         return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
     enum tb_rc rc = imap_set_resolve(s, &a->set, cmd->verb->flags & VERB_UID, &a->uids);
@@ -104,16 +126,45 @@ static enum imap_run store_start(struct imap_session *s, struct imap_cmd *cmd, s
     return RUN_MORE;
 }
 
+/* store_end: MODIFIED names, by the command's own kind of number, what had changed before (RFC 7162 3.1.3). */
+static enum imap_run store_end(struct imap_session *s, struct imap_cmd *cmd, struct store_args *a)
+{
+    bool uid = cmd->verb->flags & VERB_UID, gone = a->walk.gone && !a->silent && !uid;
+    const char *text = gone ? "Some messages were expunged meanwhile" : "STORE completed";
+    struct tb_uidset seqnos;
+    struct tb_buf b;
+    if (a->modified.n == 0 && gone)
+        return imap_reply(cmd, "NO [EXPUNGEISSUED] Some messages were expunged meanwhile");
+    if (a->modified.n == 0)
+        return imap_reply(cmd, "OK STORE completed");
+    tb_uidset_init(&seqnos);
+    for (size_t i = 0; !uid && i < a->modified.n; i++) {
+        const struct tb_range *r = &a->modified.v[i]; /* neighbours in UID are neighbours in the view */
+        uint32_t first = tb_view_seqno(s->view, r->first);
+        if (first > 0)
+            tb_uidset_add(&seqnos, first, first + (r->last - r->first));
+    }
+    tb_buf_init(&b, 16 << 20);
+    tb_buf_str(&b, gone ? "NO [MODIFIED " : "OK [MODIFIED ");
+    tb_uidset_write(uid ? &a->modified : &seqnos, &b);
+    tb_buf_str(&b, "] ");
+    tb_buf_str(&b, gone ? text : "Some had changed, the others are done");
+    b.failed = b.failed || seqnos.failed || a->modified.failed;
+    tb_uidset_free(&seqnos);
+    if (b.failed) {
+        tb_buf_free(&b);
+        return imap_reply(cmd, "NO [LIMIT] Some had changed, too many to name");
+    }
+    return imap_reply_buf(s, cmd, &b);
+}
+
 /* store_slice: change the next slice's flags. RUN_MORE: its rows come next; RUN_DONE: it was the last. */
 static enum imap_run store_slice(struct imap_session *s, struct imap_cmd *cmd, struct store_args *a, uint8_t how)
 {
     uint32_t seqno;
     const struct tb_row *row;
-    if (a->end) {
-        if (a->walk.gone && !a->silent && !(cmd->verb->flags & VERB_UID))
-            return imap_reply(cmd, "NO [EXPUNGEISSUED] Some messages were expunged meanwhile");
-        return imap_reply(cmd, "OK STORE completed");
-    }
+    if (a->end)
+        return store_end(s, cmd, a);
     if (!imap_settle(s, how))
         return RUN_WAIT;
     tb_uidset_clear(&a->slice);
@@ -123,14 +174,16 @@ static enum imap_run store_slice(struct imap_session *s, struct imap_cmd *cmd, s
     a->end = n < STORE_SLICE;
     if (n == 0)
         return RUN_MORE;
-    enum tb_rc rc = a->slice.failed
-                        ? TB_LIMIT
-                        : tb_flags_update(s->view, &a->slice, a->mode, a->flags.flags, a->keywords, UINT64_MAX, NULL);
+    enum tb_rc rc = a->slice.failed ? TB_LIMIT
+                                    : tb_flags_update(s->view, &a->slice, a->mode, a->flags.flags, a->keywords,
+                                                      a->unchangedsince, &a->modified);
     if (rc != TB_OK && rc != TB_NOTFOUND)
         return imap_reply_rc(cmd, rc);
     (void)imap_sync(s, how | SYNC_NO_FLAGS); /* nothing of it can pause but flags */
-    if (s->gone || a->silent)
+    if (s->gone || (a->silent && !(s->enabled & IMAP_CONDSTORE)))
         return RUN_MORE;
+    for (size_t i = 0; i < a->modified.n; i++) /* they are named in MODIFIED */
+        tb_uidset_remove(&a->slice, a->modified.v[i].first, a->modified.v[i].last);
     if (!a->names && !(a->names = tb_arena_alloc(&s->arena, sizeof *a->names)))
         return imap_reply_rc(cmd, TB_LIMIT);
     if (imap_keywords_load(s, &s->arena, a->names) != TB_OK || !imap_walk_init(&a->rows, s, &a->slice))
@@ -144,22 +197,11 @@ static enum imap_run store_rows(struct imap_session *s, struct imap_cmd *cmd, st
     for (int turn = 0; turn < IMAP_BATCH; turn++) {
         uint32_t seqno;
         const struct tb_row *row = imap_walk_next(&a->rows, &seqno);
-        char *p = row ? imap_room(&s->out, 2 * IMAP_U64_ROOM + IMAP_FLAGS_ROOM + a->names->bytes + 32) : NULL;
-        if (!p) {
+        uint8_t what = (a->silent ? 0 : TELL_FLAGS) | (cmd->verb->flags & VERB_UID ? TELL_UID : 0);
+        if (!row || !imap_put_flags(s, seqno, row, a->names, what)) {
             a->phase = STORE_SLICES;
             break;
         }
-        p = IMAP_FMT(p, "* ");
-        p = imap_fmt_u64(p, seqno);
-        p = IMAP_FMT(p, " FETCH (");
-        if (cmd->verb->flags & VERB_UID) {
-            p = IMAP_FMT(p, "UID ");
-            p = imap_fmt_u64(p, row->uid);
-            *p++ = ' ';
-        }
-        p = IMAP_FMT(p, "FLAGS ");
-        p = imap_fmt_flags(p, row->flags, row->keywords, a->names);
-        imap_wrote(&s->out, IMAP_FMT(p, ")\r\n"));
     }
     return RUN_MORE;
 }

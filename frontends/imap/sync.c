@@ -41,11 +41,31 @@ void imap_put_flags_lists(struct imap_session *s, const struct imap_keywords *k)
     }
 }
 
+/* gather_vanished: the removed UIDs, which come highest first, as ranges. */
+static enum tb_rc gather_vanished(struct imap_sync *y)
+{
+    const uint32_t *uid = y->changes.removed_uid;
+    size_t n = 0;
+    struct tb_range *v = tb_arena_alloc(&y->arena, (y->changes.removed + 1) * sizeof *v);
+    if (!v)
+        return TB_LIMIT;
+    for (uint32_t i = y->changes.removed; i-- > 0;) {
+        if (n > 0 && v[n - 1].last + 1 == uid[i])
+            v[n - 1].last = uid[i];
+        else
+            v[n++] = (struct tb_range){uid[i], uid[i]};
+    }
+    y->vanished = (struct tb_uidset){.v = v, .n = n, .cap = n};
+    return TB_OK;
+}
+
 static bool begin(struct imap_session *s, uint8_t how)
 {
     struct imap_sync *y = &s->sync;
     s->changed = false;
     enum tb_rc rc = tb_view_refresh(s->view, how & SYNC_EXPUNGE, &y->arena, &y->changes);
+    if (rc == TB_OK && (s->enabled & IMAP_QRESYNC))
+        rc = gather_vanished(y);
     if (rc == TB_OK && (y->changes.keywords_changed || y->changes.flags_n > 0)) {
         y->keywords = tb_arena_alloc(&y->arena, sizeof *y->keywords);
         rc = y->keywords ? imap_keywords_load(s, &y->arena, y->keywords) : TB_LIMIT;
@@ -72,6 +92,12 @@ void imap_sync_abandon(struct imap_session *s)
 
 static bool put_expunges(struct imap_session *s, struct imap_sync *y)
 {
+    if (s->enabled & IMAP_QRESYNC) {
+        size_t at = y->next;
+        bool all = imap_put_vanished(s, &y->vanished, false, &at);
+        y->next = (uint32_t)at;
+        return all;
+    }
     for (; y->next < y->changes.removed; y->next++) {
         if (y->next % IMAP_BATCH == IMAP_BATCH - 1 && imap_put_full(&s->out))
             return false;
@@ -82,6 +108,34 @@ static bool put_expunges(struct imap_session *s, struct imap_sync *y)
         p = imap_fmt_u64(p, y->changes.removed_seqno[y->next]);
         imap_wrote(&s->out, IMAP_FMT(p, " EXPUNGE\r\n"));
     }
+    return true;
+}
+
+bool imap_put_flags(struct imap_session *s, uint32_t seqno, const struct tb_row *row, const struct imap_keywords *k,
+                    uint8_t what)
+{
+    char *p = imap_room(&s->out, 3 * IMAP_U64_ROOM + IMAP_FLAGS_ROOM + k->bytes + 48);
+    if (!p)
+        return false;
+    p = IMAP_FMT(p, "* ");
+    p = imap_fmt_u64(p, seqno);
+    p = IMAP_FMT(p, " FETCH (");
+    if (what & TELL_UID || s->enabled & IMAP_QRESYNC) {
+        p = IMAP_FMT(p, "UID ");
+        p = imap_fmt_u64(p, row->uid);
+        *p++ = ' ';
+    }
+    if (what & TELL_FLAGS) {
+        p = IMAP_FMT(p, "FLAGS ");
+        p = imap_fmt_flags(p, row->flags, row->keywords, k);
+        *p++ = ' ';
+    }
+    if (what & TELL_MODSEQ || s->enabled & IMAP_CONDSTORE) {
+        p = IMAP_FMT(p, "MODSEQ (");
+        p = imap_fmt_u64(p, row->modseq);
+        p = IMAP_FMT(p, ") ");
+    }
+    imap_wrote(&s->out, IMAP_FMT(p - 1, ")\r\n"));
     return true;
 }
 
@@ -102,20 +156,9 @@ static bool put_flags(struct imap_session *s, struct imap_sync *y)
         const struct tb_change_flags *f = &y->changes.flags[y->next];
         if (y->next % IMAP_BATCH == IMAP_BATCH - 1 && imap_put_full(&s->out))
             return false;
-        char *p = imap_room(&s->out, 2 * IMAP_U64_ROOM + IMAP_FLAGS_ROOM + y->keywords->bytes + 32);
-        if (!p)
+        const struct tb_row row = {.uid = f->uid, .flags = f->flags, .keywords = f->keywords, .modseq = f->modseq};
+        if (!imap_put_flags(s, f->seqno, &row, y->keywords, y->how & SYNC_UID ? TELL_FLAGS | TELL_UID : TELL_FLAGS))
             return true;
-        p = IMAP_FMT(p, "* ");
-        p = imap_fmt_u64(p, f->seqno);
-        p = IMAP_FMT(p, " FETCH (");
-        if (y->how & SYNC_UID) {
-            p = IMAP_FMT(p, "UID ");
-            p = imap_fmt_u64(p, f->uid);
-            *p++ = ' ';
-        }
-        p = IMAP_FMT(p, "FLAGS ");
-        p = imap_fmt_flags(p, f->flags, f->keywords, y->keywords);
-        imap_wrote(&s->out, IMAP_FMT(p, ")\r\n"));
     }
     return true;
 }

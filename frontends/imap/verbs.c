@@ -25,7 +25,8 @@ static const struct imap_verb verbs[] = {
     {"COPY", SEL, 0, imap_parse_copy, imap_run_copy},
     {"CREATE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_create},
     {"DELETE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_delete},
-    {"EXAMINE", IN, VERB_QUIET, imap_parse_one_mailbox, imap_run_examine},
+    {"ENABLE", IN, VERB_SHIFTS, imap_parse_enable, imap_run_enable},
+    {"EXAMINE", IN, VERB_QUIET, imap_parse_select, imap_run_examine},
     {"EXPUNGE", SEL, VERB_SHIFTS, imap_parse_none, imap_run_expunge},
     {"FETCH", SEL, 0, imap_parse_fetch, imap_run_fetch},
     {"ID", ANY, VERB_SHIFTS, imap_parse_id, imap_run_id},
@@ -39,7 +40,7 @@ static const struct imap_verb verbs[] = {
     {"NOOP", ANY, VERB_SHIFTS, imap_parse_none, imap_run_noop},
     {"RENAME", IN, VERB_SHIFTS, imap_parse_rename, imap_run_rename},
     {"SEARCH", SEL, 0, imap_parse_search, imap_run_search},
-    {"SELECT", IN, VERB_QUIET, imap_parse_one_mailbox, imap_run_select},
+    {"SELECT", IN, VERB_QUIET, imap_parse_select, imap_run_select},
     {"STARTTLS", OUT, VERB_QUIET, imap_parse_none, imap_run_starttls},
     {"STATUS", IN, VERB_SHIFTS, imap_parse_status, imap_run_status},
     {"STORE", SEL, 0, imap_parse_store, imap_run_store},
@@ -123,6 +124,9 @@ static const struct {
     {"SPECIAL-USE", cap_after},
     {"UIDPLUS", cap_after},
     {"MOVE", cap_after},
+    {"ENABLE", cap_after},
+    {"CONDSTORE", cap_after},
+    {"QRESYNC", cap_after},
     {"UNSELECT", cap_after},
     // clang-format on
 };

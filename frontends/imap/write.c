@@ -37,6 +37,24 @@ char *imap_room_slow(struct imap_out *o, size_t n)
     return p;
 }
 
+void imap_put_ranges(struct imap_out *o, const struct tb_uidset *set, size_t *at)
+{
+    for (size_t i = 0; *at < set->n && i < IMAP_RANGES_A_LINE; i++, ++*at) {
+        const struct tb_range *r = &set->v[*at];
+        char *p = imap_room(o, 2 * IMAP_U64_ROOM + 2);
+        if (!p)
+            return;
+        if (i > 0)
+            *p++ = ',';
+        p = imap_fmt_u64(p, r->first);
+        if (r->last > r->first) {
+            *p++ = ':';
+            p = imap_fmt_u64(p, r->last);
+        }
+        imap_wrote(o, p);
+    }
+}
+
 bool imap_put_full(struct imap_out *o)
 {
     imap_out_flush(o);

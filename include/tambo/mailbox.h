@@ -107,6 +107,12 @@ uint32_t tb_view_count(const struct tb_view *v);               /* messages in th
 uint32_t tb_view_uid(const struct tb_view *v, uint32_t seqno); /* 0 if out of range */
 uint32_t tb_view_seqno(const struct tb_view *v, uint32_t uid); /* 0 if not in the view */
 uint32_t tb_view_uid_max(const struct tb_view *v);             /* 0 if empty */
+/* tb_view_uids: the UIDs in the view; the view's own, until its next refresh. */
+const struct tb_uidset *tb_view_uids(const struct tb_view *v);
+/* tb_view_uidnext: every message below it is or was in the view. */
+uint32_t tb_view_uidnext(const struct tb_view *v);
+/* tb_view_modseq: every change up to it is in the view: RFC 7162's HIGHESTMODSEQ as this session knows it. */
+uint64_t tb_view_modseq(const struct tb_view *v);
 /* tb_view_seqno_ceil: the seqno of the first message with UID >= uid; count + 1 if none. */
 uint32_t tb_view_seqno_ceil(const struct tb_view *v, uint32_t uid);
 /* tb_view_watch: call fn from the loop (never nested) soon after the mailbox changed; merges; may be spurious. NULL
@@ -136,6 +142,21 @@ struct tb_changes {                /* arena-owned */
  */
 enum tb_rc tb_view_refresh(struct tb_view *v, bool may_expunge, struct tb_arena *arena,
                            struct tb_changes *out) TB_USE_RESULT;
+struct tb_since {              /* owned by the caller: tb_since_free */
+    struct tb_uidset changed;  /* messages of the view that arrived or changed after the given modseq */
+    struct tb_uidset vanished; /* UIDs that were removed after it; below the change log's floor: every one not there */
+};
+/*
+ * tb_view_since: what changed after modseq `since`, as the view stands (RFC 7162 3.1.4, 3.2.5).
+ *   known     the UIDs to speak of; NULL: all below the mailbox's UIDNEXT
+ *   vanished  whether to fill out->vanished
+ * OK; LIMIT without memory. out is initialised here. Cost: O(changes), unless the change log was trimmed above since:
+ * then the mailbox's rows.
+ */
+enum tb_rc tb_view_since(struct tb_view *v, uint64_t since, const struct tb_uidset *known, bool vanished,
+                         struct tb_since *out) TB_USE_RESULT;
+void tb_since_free(struct tb_since *s);
+
 /* tb_view_recent_claim: \Recent is not kept: always 0 (docs/LENIENCY.md). First unseen seqno, 0 if none: */
 uint32_t tb_view_first_unseen(struct tb_view *v);
 

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -353,6 +354,107 @@ static void test_flags_copy_expunge(void **state)
     world_end(&x);
 }
 
+/* ---- what changed since (RFC 7162), against what was done ---- */
+
+enum { SINCE_STEPS = 400, SINCE_UIDS = 600 };
+struct history {
+    uint64_t expunged[SINCE_UIDS]; /* modseq of it; 0: not (yet) */
+    uint64_t then[SINCE_STEPS];    /* the mailbox's modseq after each step */
+    uint32_t uidnext;
+};
+
+static void check_since(struct tb_view *v, const struct history *h, uint64_t since, const struct tb_uidset *known)
+{
+    struct tb_since got;
+    assert_int_equal(tb_view_since(v, since, known, true, &got), TB_OK);
+    for (uint32_t uid = 1; uid < h->uidnext; uid++) {
+        struct tb_row row;
+        bool asked = known == NULL || tb_uidset_has(known, uid), there = tb_view_row(v, uid, &row) == TB_OK;
+        if (tb_uidset_has(&got.changed, uid) != (asked && there && row.modseq > since))
+            fail_msg("uid %u since %llu: changed is %d", uid, (unsigned long long)since,
+                     (int)tb_uidset_has(&got.changed, uid));
+        if (tb_uidset_has(&got.vanished, uid) != (asked && h->expunged[uid] > since))
+            fail_msg("uid %u since %llu: vanished is %d", uid, (unsigned long long)since,
+                     (int)tb_uidset_has(&got.vanished, uid));
+    }
+    assert_false(tb_uidset_has(&got.vanished, h->uidnext));
+    tb_since_free(&got);
+}
+
+static uint64_t modseq_now(struct tb_account *a, struct tb_arena *arena)
+{
+    struct tb_mailbox m;
+    assert_int_equal(tb_mailbox_get(a, TB_MBOX_INBOX, arena, &m), TB_OK);
+    return m.highestmodseq;
+}
+
+static void since_step(struct world *x, struct tb_account_id id, struct tb_view *v, struct history *h, unsigned *seed)
+{
+    struct tb_uidset some, gone;
+    uint32_t uid, first = 1 + (uint32_t)rand_r(seed) % h->uidnext;
+    tb_uidset_init(&some);
+    tb_uidset_init(&gone);
+    tb_uidset_add(&some, first, first + (uint32_t)rand_r(seed) % 5);
+    switch (rand_r(seed) % 4) {
+    case 0:
+    case 1:
+        deliver_one(x, id, h->uidnext, 300, &uid);
+        assert_int_equal(uid, h->uidnext++);
+        break;
+    case 2:
+        assert_int_equal(tb_flags_update(v, &some, rand_r(seed) % 2 ? TB_FLAGS_ADD : TB_FLAGS_REMOVE, TB_FLAG_FLAGGED,
+                                         0, UINT64_MAX, NULL),
+                         TB_OK);
+        break;
+    default:
+        assert_int_equal(tb_flags_update(v, &some, TB_FLAGS_ADD, TB_FLAG_DELETED, 0, UINT64_MAX, NULL), TB_OK);
+        assert_int_equal(tb_expunge(v, &some, &gone), TB_OK);
+    }
+    struct tb_arena arena;
+    tb_arena_init(&arena, 1 << 20);
+    uint64_t now = modseq_now(tb_view_account(v), &arena);
+    for (uid = 1; uid < h->uidnext; uid++)
+        if (tb_uidset_has(&gone, uid))
+            h->expunged[uid] = now;
+    tb_arena_free(&arena);
+    tb_uidset_free(&some);
+    tb_uidset_free(&gone);
+}
+
+static void test_since(void **state)
+{
+    struct world x;
+    struct tb_view *v;
+    struct tb_changes c;
+    struct tb_arena arena;
+    static struct history h;
+    unsigned seed = (unsigned)time(NULL);
+    (void)state;
+    print_message("seed %u\n", seed);
+    tb_arena_init(&arena, 1 << 20);
+    world_new(&x, 1);
+    h = (struct history){.uidnext = 1};
+    struct tb_account_id id = account_new(&x, "anna");
+    struct tb_account *a = open_account(&x, id);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    for (int i = 0; i < SINCE_STEPS; i++) {
+        since_step(&x, id, v, &h, &seed);
+        assert_int_equal(tb_view_refresh(v, true, &arena, &c), TB_OK);
+        h.then[i] = modseq_now(a, &arena);
+        tb_arena_reset(&arena);
+        struct tb_uidset known;
+        tb_uidset_init(&known);
+        tb_uidset_add(&known, 1 + (uint32_t)rand_r(&seed) % 50, 60 + (uint32_t)rand_r(&seed) % 100);
+        check_since(v, &h, h.then[rand_r(&seed) % (i + 1)], rand_r(&seed) % 2 ? &known : NULL);
+        tb_uidset_free(&known);
+    }
+    check_since(v, &h, h.then[SINCE_STEPS - 1] + 1000, NULL);
+    tb_view_close(v);
+    tb_account_close(a);
+    tb_arena_free(&arena);
+    world_end(&x);
+}
+
 static void test_accounts(void **state)
 {
     struct world x;
@@ -388,9 +490,8 @@ static void test_accounts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stop_and_crash),
-        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_flags_copy_expunge),
+        cmocka_unit_test(test_stop_and_crash),     cmocka_unit_test(test_large),
+        cmocka_unit_test(test_flags_copy_expunge), cmocka_unit_test(test_since),
         cmocka_unit_test(test_accounts),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);

@@ -67,7 +67,9 @@ $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libtambo.a
 $(B)/tests/crash/faultdisk: tests/crash/faultdisk.c
 	@mkdir -p $(@D); echo "  CC   $<"
 	$(Q)$(CC) $(CFLAGS) -D_FILE_OFFSET_BITS=64 $$(pkg-config --cflags fuse3) -MF $@.d -o $@ $< $(FLAGS.$(VARIANT)) -pie $$(pkg-config --libs fuse3)
-$(B)/tests/%: $(B)/tests/%.o $(call obj,$(TESTLIB)) $(B)/libtambo.a
+$(B)/libtests.a: $(call obj,$(TESTLIB))
+	$(Q)rm -f $@; ar rcs $@ $^
+$(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libtambo.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 

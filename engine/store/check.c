@@ -21,8 +21,9 @@ struct check_all { /* what is compared across shards */
     const struct tb_check_options *opt;
     struct tb_check_stat *stat;
     struct tb_disk_super super;
-    struct tb_vec place, acct; /* u64: shard << 32 | acct, as shard 0 says; as the shards say */
-    bool comparable;           /* every index holds its whole log */
+    /* u64: shard << 32 | acct: as shard 0 says; as the shards say; of these, the ones that are not deleted */
+    struct tb_vec place, acct, live;
+    bool comparable; /* every index holds its whole log */
 };
 
 /* ---- the index ---- */
@@ -131,10 +132,13 @@ static void collect(struct check_all *a, struct tb_check_shard *c)
     }
     const struct check_acct *acct = c->acct.v;
     for (size_t i = 0; i < c->acct.n; i++) {
-        uint64_t *to = tb_vec_add(&a->acct, sizeof(*to));
+        bool live = !(acct[i].row.flags & TB_ACCT_DELETED);
+        uint64_t *to = tb_vec_add(&a->acct, sizeof(*to)), *also = live ? tb_vec_add(&a->live, sizeof(*also)) : NULL;
         if (to != NULL)
             *to = (uint64_t)c->shard << 32 | acct[i].acct;
-        c->no_memory |= to == NULL;
+        if (also != NULL)
+            *also = (uint64_t)c->shard << 32 | acct[i].acct;
+        c->no_memory |= to == NULL || (live && also == NULL);
     }
 }
 
@@ -206,7 +210,7 @@ static void compare(struct check_all *a)
     if (a->acct.n > 0)
         qsort(a->acct.v, a->acct.n, sizeof(uint64_t), by_number);
     only_in(a, &a->place, &a->acct, true, "it has a name and a place, but its shard does not know it");
-    only_in(a, &a->acct, &a->place, false, "it has no name: a crash left it half made or half deleted");
+    only_in(a, &a->live, &a->place, false, "it has no name: a crash left it half made or half deleted");
 }
 
 /* ---- the store ---- */
@@ -241,5 +245,6 @@ enum tb_rc tb_store_check(struct tb_io *io, const char *dir, const struct tb_che
         (void)tb_io_file_close(io, fd); /* and so unlocked */
     free(a.place.v);
     free(a.acct.v);
+    free(a.live.v);
     return rc;
 }

@@ -28,6 +28,7 @@ struct check_acct {
     uint32_t acct;
     struct tb_disk_acct row;
     uint64_t messages, bytes, modseq; /* counted; highest of its mailboxes */
+    bool grave;                       /* the trash has it */
 };
 struct check_mbox {
     uint32_t acct, mbox;
@@ -36,7 +37,7 @@ struct check_mbox {
     uint32_t messages, unseen, deleted, uid_max;
     uint64_t bytes, modseq;
     size_t uid_at, uid_n; /* in uids */
-    bool in_tree;
+    bool in_tree, grave;
 };
 struct check_blob {
     uint64_t blob, body;

@@ -375,41 +375,45 @@ static void entry_bodyx(struct tb_check_shard *c, struct tb_slice k, struct tb_s
     }
 }
 
-/* grave_seen: a deleted mailbox or account, or the place of one. */
-static void grave_seen(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
+/* grave_seen: a deleted mailbox or account: it is there, and says the same. */
+static void grave_seen(struct tb_check_shard *c, int64_t due, uint32_t acct, uint32_t mbox)
 {
     char object[OBJECT];
-    uint32_t acct = tb_get_be32(k.ptr + 8), mbox = tb_get_be32(k.ptr + 12);
-    int64_t due = (int64_t)tb_get_be64(k.ptr);
-    if (v.len < sizeof(struct tb_disk_grave)) {
-        malformed(c, TB_DB_TRASH, "it has a wrong size");
-        return;
-    }
-    struct check_mbox *m = mbox_of(c, acct, mbox);
     struct check_acct *a = acct_of(c, acct);
-    if (mbox == 0 && (a == NULL || !(a->row.flags & TB_ACCT_DELETED) || a->row.due != due))
-        tb_check_say(c, true, named(object, "deleted account %u", acct), "its row says otherwise", rebuild);
-    if (mbox != 0 && mbox != TB_TRASH_PLACE && m != NULL && (!(m->row.flags & TB_MBOX_DELETED) || m->row.due != due))
-        tb_check_say(c, true, named(object, "deleted mailbox %u of account %u", mbox, acct), "its row says otherwise",
-                     rebuild);
+    struct check_mbox *m = mbox != 0 ? mbox_of(c, acct, mbox) : NULL;
+    if (mbox != 0 && m == NULL)
+        return; /* it went with its account, which was due first */
+    bool good = mbox != 0 ? m->row.flags & TB_MBOX_DELETED && m->row.due == due
+                          : a != NULL && a->row.flags & TB_ACCT_DELETED && a->row.due == due;
+    (void)named(object, "deleted mailbox %u of account %u", mbox, acct);
+    if (mbox == 0)
+        (void)named(object, "deleted account %u", acct);
+    if (!good)
+        tb_check_say(c, true, object, "the trash has it, and it is not there or not deleted", rebuild);
+    else if (mbox != 0)
+        m->grave = true;
+    else
+        a->grave = true;
 }
 
 static void entry_trash(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
 {
     struct tb_disk_row row;
     char object[OBJECT];
-    if (k.len == 20 && tb_get_be32(k.ptr + 16) == 0) {
-        grave_seen(c, k, v);
-        return;
-    }
-    if (k.len != 20 || v.len < sizeof(row)) {
+    uint32_t acct = k.len == 20 ? tb_get_be32(k.ptr + 8) : 0, mbox = k.len == 20 ? tb_get_be32(k.ptr + 12) : 0,
+             uid = k.len == 20 ? tb_get_be32(k.ptr + 16) : 0;
+    if (k.len != 20 || v.len < (uid != 0 ? sizeof(row) : sizeof(struct tb_disk_grave))) {
         malformed(c, TB_DB_TRASH, "it has a wrong size");
         return;
     }
+    if (uid == 0) {
+        if (mbox != TB_TRASH_PLACE)
+            grave_seen(c, (int64_t)tb_get_be64(k.ptr), acct, mbox);
+        return;
+    }
     memcpy(&row, v.ptr, sizeof(row));
-    (void)named(object, "deleted message %u of mailbox %u of account %u", row.uid, tb_get_be32(k.ptr + 12),
-                tb_get_be32(k.ptr + 8));
-    if (row.uid != tb_get_be32(k.ptr + 16))
+    (void)named(object, "deleted message %u of mailbox %u of account %u", row.uid, mbox, acct);
+    if (row.uid != uid)
         tb_check_say(c, true, object, "its key says another UID", rebuild);
     reference(c, &row, object);
 }
@@ -483,50 +487,70 @@ void tb_check_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_sl
 
 /* ---- the model against itself ---- */
 
-static void model_mailboxes(struct tb_check_shard *c)
+/* model_deleted: a mailbox in the trash has no name, and an entry there. */
+static void model_deleted(struct tb_check_shard *c, const struct check_mbox *m, const char *object)
+{
+    if (!(m->row.flags & TB_MBOX_DELETED))
+        return;
+    if (m->in_tree)
+        tb_check_say(c, true, object, "it is deleted and still has a name", rebuild);
+    if (!m->grave)
+        tb_check_say(c, true, object, "it is deleted and not in the trash", rebuild);
+}
+
+/* model_counters: what the mailbox counts, against its rows. */
+static void model_counters(struct tb_check_shard *c, const struct check_mbox *m, const char *object)
+{
+    if (m->row.messages != m->messages || m->row.unseen != m->unseen || m->row.deleted != m->deleted ||
+        m->row.bytes != m->bytes)
+        tb_check_sayf(c, true, recount, object,
+                      "it counts %u messages, %u unseen, %u deleted, %llu bytes; there are %u, %u, %u, %llu",
+                      m->row.messages, m->row.unseen, m->row.deleted, (unsigned long long)m->row.bytes, m->messages,
+                      m->unseen, m->deleted, (unsigned long long)m->bytes);
+}
+
+static void model_mailbox(struct tb_check_shard *c, const struct check_mbox *m)
 {
     char object[OBJECT];
-    struct check_mbox *m = c->mbox.v;
-    for (size_t i = 0; i < c->mbox.n; i++, m++) {
-        struct check_acct *a = acct_of(c, m->acct);
-        (void)named(object, "mailbox %u of account %u", m->mbox, m->acct);
-        if (a == NULL) {
-            tb_check_say(c, true, object, "there is no such account", rebuild);
-            continue;
-        }
-        bool deleted = m->row.flags & TB_MBOX_DELETED;
-        a->messages += deleted ? 0 : m->messages;
-        a->bytes += deleted ? 0 : m->bytes;
-        a->modseq = m->row.highestmodseq > a->modseq ? m->row.highestmodseq : a->modseq;
-        if (m->in_tree == deleted)
-            tb_check_say(c, true, object, deleted ? "it is deleted and has a name" : "it has no name", rebuild);
-        if (m->mbox >= a->row.next_mbox)
-            tb_check_say(c, true, object, "its account may give its number again", recount);
-        if (m->row.messages != m->messages || m->row.unseen != m->unseen || m->row.deleted != m->deleted ||
-            m->row.bytes != m->bytes)
-            tb_check_sayf(c, true, recount, object,
-                          "it counts %u messages, %u unseen, %u deleted, %llu bytes; there are %u, %u, %u, %llu",
-                          m->row.messages, m->row.unseen, m->row.deleted, (unsigned long long)m->row.bytes, m->messages,
-                          m->unseen, m->deleted, (unsigned long long)m->bytes);
-        if (m->messages > 0 && m->row.uidnext <= m->uid_max)
-            tb_check_sayf(c, true, recount, object, "UIDNEXT is %u, but message %u is there", m->row.uidnext,
-                          m->uid_max);
-        if (m->row.highestmodseq < m->modseq)
-            tb_check_say(c, true, object, "HIGHESTMODSEQ is below a message's", recount);
-        if (m->row.uidvalidity == 0 || m->row.uidvalidity > c->state.uidvalidity_max)
-            tb_check_say(c, true, object, "its UIDVALIDITY may be given again", recount);
+    struct check_acct *a = acct_of(c, m->acct);
+    (void)named(object, "mailbox %u of account %u", m->mbox, m->acct);
+    if (a == NULL) {
+        tb_check_say(c, true, object, "there is no such account", rebuild);
+        return;
     }
+    bool gone = m->row.flags & TB_MBOX_DELETED || a->row.flags & TB_ACCT_DELETED;
+    model_deleted(c, m, object);
+    if (!(m->row.flags & TB_MBOX_DELETED)) {
+        a->messages += m->messages;
+        a->bytes += m->bytes;
+    }
+    a->modseq = m->row.highestmodseq > a->modseq ? m->row.highestmodseq : a->modseq;
+    if (!gone && !m->in_tree)
+        tb_check_say(c, true, object, "it has no name", rebuild);
+    model_counters(c, m, object);
+    if (m->mbox >= a->row.next_mbox)
+        tb_check_say(c, true, object, "its account may give its number again", recount);
+    if (m->messages > 0 && m->row.uidnext <= m->uid_max)
+        tb_check_sayf(c, true, recount, object, "UIDNEXT is %u, but message %u is there", m->row.uidnext, m->uid_max);
+    if (m->row.highestmodseq < m->modseq)
+        tb_check_say(c, true, object, "HIGHESTMODSEQ is below a message's", recount);
+    if (m->row.uidvalidity > c->state.uidvalidity_max ||
+        (m->row.uidvalidity == 0 && !(m->row.flags & TB_MBOX_NOSELECT)))
+        tb_check_say(c, true, object, "its UIDVALIDITY may be given again", recount);
 }
 
 static void model_accounts(struct tb_check_shard *c)
 {
     char object[OBJECT];
-    uint64_t accounts = 0, messages = 0, bytes = 0;
+    uint64_t messages = 0, bytes = 0, accounts = 0;
     struct check_acct *a = c->acct.v;
     for (size_t i = 0; i < c->acct.n; i++, a++) {
         (void)named(object, "account %u", a->acct);
-        if (a->row.flags & TB_ACCT_DELETED)
-            continue; /* it counts nowhere, and a part of it may be purged */
+        if (a->row.flags & TB_ACCT_DELETED) {
+            if (!a->grave)
+                tb_check_say(c, true, object, "it is deleted and not in the trash", rebuild);
+            continue;
+        }
         accounts++;
         messages += a->messages;
         bytes += a->bytes;
@@ -598,7 +622,8 @@ void tb_check_model(struct tb_check_shard *c)
 {
     if (!c->state_there)
         tb_check_say(c, true, "the index", "it has no state row", rebuild);
-    model_mailboxes(c);
+    for (size_t i = 0; i < c->mbox.n; i++)
+        model_mailbox(c, (const struct check_mbox *)c->mbox.v + i);
     model_accounts(c);
     model_blobs(c);
     model_segments(c);

@@ -19,10 +19,10 @@
 #include <cmocka.h>
 
 #include <tambo/admin.h>
-#include <tambo/check.h>
 #include <tambo/delivery.h>
 #include <tambo/fetch.h>
 #include "engine/io/sim.h"
+#include "tests/lib/whole.h"
 
 enum { CLIENTS = 8, ACCOUNTS = 4, MESSAGES_MAX = 400, CYCLES = 6, SHARDS = 2, LIES = 5 };
 
@@ -512,25 +512,12 @@ static void run_until_cut(struct world *x)
     }
 }
 
-static void complain(void *user, const struct tb_finding *f)
-{
-    struct world *x = user;
-    if (f->damage && x->wrong == NULL) {
-        (void)snprintf(x->refused, sizeof(x->refused), "the check finds: shard %u: %s: %s", f->shard, f->object,
-                       f->what);
-        wrong(x, x->refused);
-    }
-}
-
 /* check_store: what the cut left is whole before anybody has touched it. */
 static void check_store(struct world *x)
 {
-    struct tb_check_options opt = {.user = x, .found = complain};
-    struct tb_check_stat stat;
-    struct tb_error err = {0};
     struct tb_io *io = tb_sim_io(x->sim);
-    if (tb_store_check(io, x->dir, &opt, &stat, &err) != TB_OK)
-        fail_msg("%s", err.text);
+    if (!store_whole(io, x->dir, x->refused))
+        wrong(x, x->refused);
     tb_io_close(io);
 }
 

@@ -86,7 +86,9 @@ void account_list(struct tool *t)
     json_t *all = json_array(), *page = NULL;
     const char *next = "";
 
-    while (next) {
+    if (t->given & OPT_DELETED)
+        account_deleted(t);
+    while (next && !(t->given & OPT_DELETED)) {
         json_t *fresh = client_call(t, "account list", json_pack("{s:s, s:i}", "after", next, "limit", 10000));
         json_decref(page);
         page = fresh;

@@ -28,13 +28,16 @@ static const struct command commands[] = {
     {"account add", "NAME", 1, OPT_PASSWORD_STDIN | OPT_SCHEME, OPT_PASSWORD_STDIN, account_add, "make an account"},
     {"account import", "FILE", 1, 0, 0, account_import,
      "make or update accounts from a Dovecot passwd-file (- is stdin)"},
-    {"account list", "", 0, 0, 0, account_list, "list the accounts"},
+    {"account list", "", 0, OPT_DELETED, 0, account_list, "list the accounts"},
     {"account passwd", "NAME", 1, OPT_PASSWORD_STDIN | OPT_SCHEME, OPT_PASSWORD_STDIN, account_passwd,
      "change a password"},
     {"account delete", "NAME", 1, OPT_YES, 0, account_delete, "delete an account and all its mail"},
+    {"account undelete", "NAME", 1, 0, 0, account_undelete, "bring a deleted account back"},
     {"mailbox list", "ACCOUNT", 1, 0, 0, mailbox_list, "list an account's mailboxes"},
     {"mailbox create", "ACCOUNT NAME", 2, 0, 0, mailbox_create, "make a mailbox"},
     {"mailbox delete", "ACCOUNT NAME", 2, OPT_YES, 0, mailbox_delete, "delete a mailbox and its mail"},
+    {"undelete", "ACCOUNT", 1, OPT_MAILBOX | OPT_SINCE | OPT_ALL | OPT_UID | OPT_TO | OPT_LIST, 0, undelete,
+     "bring deleted messages and mailboxes back, or list them"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
     {"check", "", 0, 0, 0, check_store, "read the whole store and say what is wrong with it"},
     {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
@@ -51,6 +54,13 @@ static const struct option options[] = {
     {"port-offset", required_argument, NULL, 'P'},
     {"shards", required_argument, NULL, 'N'},
     {"segment-size", required_argument, NULL, 'G'},
+    {"mailbox", required_argument, NULL, 'm'},
+    {"since", required_argument, NULL, 's'},
+    {"uid", required_argument, NULL, 'u'},
+    {"to", required_argument, NULL, 't'},
+    {"all", no_argument, NULL, 'a'},
+    {"list", no_argument, NULL, 'l'},
+    {"deleted", no_argument, NULL, 'd'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -120,6 +130,13 @@ static int help(void)
          "  --password-stdin   account add, passwd: the password is the first line of stdin\n"
          "  --scheme S         account add, passwd: how it is stored: ARGON2ID (default), SHA512-CRYPT, PLAIN\n"
          "  --yes              delete: do not ask\n"
+         "  --deleted          account list: the deleted ones that can come back\n"
+         "  --list             undelete: only show what could come back\n"
+         "  --all              undelete: everything\n"
+         "  --since T          undelete: what was deleted since T: 2026-11-20, 2026-11-20T14:03 (UTC), or 3h, 2d ago\n"
+         "  --mailbox M        undelete: of this mailbox alone\n"
+         "  --uid U            undelete: messages by the UIDs they had in the mailbox: 4,7:9\n"
+         "  --to M             undelete: into this mailbox, not where it was\n"
          "  --hostname H       init: this server's name (default: the machine's)\n"
          "  --port-offset N    init: listen on the well-known ports + N (default 10000)\n"
          "  --shards N         init: parts of the store, fixed for ever (default: one a core)\n"
@@ -140,7 +157,14 @@ static bool option_given(struct tool *t, int opt)
                 {'H', OPT_HOSTNAME, offsetof(struct tool, hostname)},
                 {'P', OPT_PORT_OFFSET, offsetof(struct tool, port_offset)},
                 {'N', OPT_SHARDS, offsetof(struct tool, shards)},
-                {'G', OPT_SEGMENT_SIZE, offsetof(struct tool, segment_size)}};
+                {'G', OPT_SEGMENT_SIZE, offsetof(struct tool, segment_size)},
+                {'m', OPT_MAILBOX, offsetof(struct tool, mailbox)},
+                {'s', OPT_SINCE, offsetof(struct tool, since)},
+                {'u', OPT_UID, offsetof(struct tool, uid)},
+                {'t', OPT_TO, offsetof(struct tool, to)},
+                {'a', OPT_ALL, 0},
+                {'l', OPT_LIST, 0},
+                {'d', OPT_DELETED, 0}};
 
     if (opt == 'c')
         t->conf = optarg;

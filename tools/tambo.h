@@ -21,7 +21,14 @@ enum {
     OPT_HOSTNAME = 8,
     OPT_PORT_OFFSET = 16,
     OPT_SHARDS = 32,
-    OPT_SEGMENT_SIZE = 64
+    OPT_SEGMENT_SIZE = 64,
+    OPT_MAILBOX = 128,
+    OPT_SINCE = 256,
+    OPT_ALL = 512,
+    OPT_UID = 1024,
+    OPT_TO = 2048,
+    OPT_LIST = 4096,
+    OPT_DELETED = 8192
 };
 
 struct client;
@@ -29,7 +36,7 @@ struct tool {
     const char *conf; /* path of the configuration */
     bool json;
     unsigned given; /* OPT_ bits */
-    const char *scheme, *hostname, *port_offset, *shards, *segment_size;
+    const char *scheme, *hostname, *port_offset, *shards, *segment_size, *mailbox, *since, *uid, *to;
     char **args; /* after the command's words */
     int args_n;
     int exit;              /* what the process returns: set by whoever fails */
@@ -69,6 +76,9 @@ void mailbox_list(struct tool *t);
 void mailbox_create(struct tool *t);
 void mailbox_delete(struct tool *t);
 void stat_show(struct tool *t);
+void undelete(struct tool *t);
+void account_undelete(struct tool *t);
+void account_deleted(struct tool *t);
 void check_store(struct tool *t);
 void config_check(struct tool *t);
 void config_dump(struct tool *t);

@@ -489,6 +489,7 @@ enum tb_rc tb_trash_accounts(struct tb_worker *owner, struct tb_trash_cursor *c,
     struct tb_disk_grave g;
     struct tb_identity id;
     struct entry e;
+    int64_t now = tb_io_wall_s(owner->io);
     *n = 0;
     for (unsigned looks = 0; *n < max && looks < LOOK_MAX; looks++) {
         struct tb_key key = tb_trash_key(c->due, c->mbox, TB_TRASH_PLACE, 0); /* the cursor's mbox is an account here */
@@ -501,7 +502,8 @@ enum tb_rc tb_trash_accounts(struct tb_worker *owner, struct tb_trash_cursor *c,
         if (e.mbox != TB_TRASH_PLACE)
             continue;
         c->mbox++;
-        if (value.len < sizeof(g) || !tb_place_read(tb_slice_sub(value, sizeof(g), SIZE_MAX), e.acct, &id))
+        if (e.due <= now || value.len < sizeof(g) ||
+            !tb_place_read(tb_slice_sub(value, sizeof(g), SIZE_MAX), e.acct, &id))
             continue;
         memcpy(&g, value.ptr, sizeof(g));
         v[(*n)++] = (struct tb_trash_account){

@@ -17,13 +17,17 @@ enum { REPLY_MAX = 256 << 20 };
 static const struct ctl_verb verbs[] = {
     {"account add", ctl_account_add},
     {"account delete", ctl_account_delete},
+    {"account deleted", ctl_account_deleted},
     {"account import", ctl_account_import},
     {"account list", ctl_account_list},
     {"account passwd", ctl_account_passwd},
+    {"account undelete", ctl_account_undelete},
     {"mailbox create", ctl_mailbox_create},
     {"mailbox delete", ctl_mailbox_delete},
     {"mailbox list", ctl_mailbox_list},
     {"stat", ctl_stat},
+    {"undelete", ctl_undelete},
+    {"undelete list", ctl_undelete_list},
 };
 
 /* What a result code means to a script: one table. */

@@ -48,6 +48,10 @@ void ctl_mailbox_list(struct ctl *x);
 void ctl_mailbox_create(struct ctl *x);
 void ctl_mailbox_delete(struct ctl *x);
 void ctl_stat(struct ctl *x);
+void ctl_undelete(struct ctl *x);
+void ctl_undelete_list(struct ctl *x);
+void ctl_account_undelete(struct ctl *x);
+void ctl_account_deleted(struct ctl *x);
 
 /*
  * ctl_passwd_line: one line of a Dovecot passwd-file, "user:{SCHEME}hash:uid:gid:gecos:home:shell:extra".

@@ -20,6 +20,8 @@ void tb_hmac_sha256(const uint8_t *key, size_t key_len, const void *ptr, size_t 
 bool tb_secret_equal(const void *a, size_t a_len, const void *b, size_t b_len);
 /* tb_aes128_block: one block, for unguessable permutations of ids. */
 void tb_aes128_block(const uint8_t key[16], const uint8_t in[16], uint8_t out[16]);
+/* tb_aes128_unblock: the inverse. */
+void tb_aes128_unblock(const uint8_t key[16], const uint8_t in[16], uint8_t out[16]);
 /* tb_sha1, tb_md5, tb_sha512: one-shot, for old password schemes only. */
 void tb_sha1(const void *ptr, size_t len, uint8_t out[20]);
 void tb_md5(const void *ptr, size_t len, uint8_t out[16]);

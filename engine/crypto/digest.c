@@ -82,6 +82,15 @@ void tb_aes128_block(const uint8_t key[16], const uint8_t in[16], uint8_t out[16
     OPENSSL_cleanse(&schedule, sizeof(schedule));
 }
 
+void tb_aes128_unblock(const uint8_t key[16], const uint8_t in[16], uint8_t out[16])
+{
+    AES_KEY schedule;
+
+    (void)AES_set_decrypt_key(key, 128, &schedule); /* fails for other key sizes only */
+    AES_decrypt(in, out, &schedule);
+    OPENSSL_cleanse(&schedule, sizeof(schedule));
+}
+
 void tb_sha1(const void *ptr, size_t len, uint8_t out[20])
 {
     (void)SHA1(ptr, len, out);

@@ -408,19 +408,41 @@ void tb_body_close(struct tb_body *b)
         body_free(b);
 }
 
+/* An EMAILID: "M", then 128 bits in 26 digits of five bits, lowest first. */
+static const char id_digits[] = "0123456789abcdefghijklmnopqrstuv";
+enum { ID_DIGITS = 26 };
+
 void tb_email_id(struct tb_account *a, uint64_t blob, char out[32])
 {
-    static const char alphabet[] = "0123456789abcdefghijklmnopqrstuv";
     uint8_t key[32], in[16] = {0}, id[16];
     tb_store_secret(a->shard->store, "emailid", key);
     tb_put_le64(in, blob);
     tb_put_le32(in + 8, a->acct);
     tb_aes128_block(key, in, id);
     out[0] = 'M';
-    for (unsigned i = 0; i < 26; i++) {
+    for (unsigned i = 0; i < ID_DIGITS; i++) {
         unsigned bit = i * 5, byte = bit / 8, shift = bit % 8;
         unsigned v = (unsigned)id[byte] >> shift | (byte + 1 < 16 ? (unsigned)id[byte + 1] << (8 - shift) : 0);
-        out[1 + i] = alphabet[v & 31];
+        out[1 + i] = id_digits[v & 31];
     }
-    out[27] = '\0';
+    out[1 + ID_DIGITS] = '\0';
+}
+
+bool tb_email_id_read(struct tb_account *a, struct tb_slice id, uint64_t *blob)
+{
+    uint8_t key[32], sealed[18] = {0}, plain[16];
+    if (id.len != 1 + ID_DIGITS || id.ptr[0] != 'M')
+        return false;
+    for (unsigned i = 0; i < ID_DIGITS; i++) {
+        const char *digit = memchr(id_digits, id.ptr[1 + i], sizeof(id_digits) - 1);
+        if (digit == NULL)
+            return false;
+        unsigned v = (unsigned)(digit - id_digits) << i * 5 % 8, byte = i * 5 / 8;
+        sealed[byte] |= (uint8_t)v;
+        sealed[byte + 1] |= (uint8_t)(v >> 8);
+    }
+    tb_store_secret(a->shard->store, "emailid", key);
+    tb_aes128_unblock(key, sealed, plain);
+    *blob = tb_get_le64(plain);
+    return sealed[16] == 0 && tb_get_le32(plain + 8) == a->acct && tb_get_le32(plain + 12) == 0;
 }

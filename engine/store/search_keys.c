@@ -253,9 +253,9 @@ void tb_truth_settle(const struct tb_search_program *p, struct tb_truth *t)
 
 static bool day_holds(enum tb_search_op op, int32_t day, int64_t number)
 {
-    if (op == TB_SEARCH_BEFORE || op == TB_SEARCH_SENTBEFORE)
+    if (op == TB_SEARCH_BEFORE || op == TB_SEARCH_SENTBEFORE || op == TB_SEARCH_SAVEDBEFORE)
         return day < number;
-    if (op == TB_SEARCH_ON || op == TB_SEARCH_SENTON)
+    if (op == TB_SEARCH_ON || op == TB_SEARCH_SENTON || op == TB_SEARCH_SAVEDON)
         return day == number;
     return day >= number;
 }
@@ -282,6 +282,12 @@ static enum tb_tri eval_row_node(const struct tb_search_program *p, const struct
     case TB_SEARCH_ON:
     case TB_SEARCH_SINCE:
         return tri(day_holds(node->op, tb_date_day(row->internaldate, 0), key->number));
+    case TB_SEARCH_SAVEDBEFORE:
+    case TB_SEARCH_SAVEDON:
+    case TB_SEARCH_SAVEDSINCE:
+        return tri(day_holds(node->op, tb_date_day(row->savedate, 0), key->number));
+    case TB_SEARCH_BLOB:
+        return tri(key->number >= 0 && row->blob == (uint64_t)key->number);
     case TB_SEARCH_YOUNGER:
         return tri(row->internaldate >= p->now_s - key->number);
     case TB_SEARCH_OLDER:

@@ -47,6 +47,28 @@ static char *put_modseq(char *p, const struct imap_fetch_message *m)
     return p;
 }
 
+static char *put_savedate(char *p, const struct imap_fetch_message *m)
+{
+    return imap_fmt_date(IMAP_FMT(p, "SAVEDATE "), m->row->savedate);
+}
+static char *put_emailid(char *p, const struct imap_fetch_message *m)
+{
+    char id[32];
+    tb_email_id(m->account, m->row->blob, id);
+    p = IMAP_FMT(p, "EMAILID (");
+    p = imap_fmt(p, id, strlen(id));
+    *p++ = ')';
+    return p;
+}
+static char *put_threadid(char *p, const struct imap_fetch_message *m)
+{
+    (void)m; /* RFC 8474 5.2: a server that does not group messages says NIL */
+    return IMAP_FMT(p, "THREADID NIL");
+}
+
+static const struct imap_fetch_kind kind_savedate = {"SAVEDATE", 9 + IMAP_DATE_ROOM, 0, put_savedate};
+static const struct imap_fetch_kind kind_emailid = {"EMAILID", 10 + 32, 0, put_emailid};
+static const struct imap_fetch_kind kind_threadid = {"THREADID", 12, 0, put_threadid};
 static const struct imap_fetch_kind kind_modseq = {"MODSEQ", 9 + IMAP_U64_ROOM, 0, put_modseq};
 static const struct imap_fetch_kind kind_flags = {"FLAGS", 6 + IMAP_FLAGS_ROOM, NEEDS_FLAGS, put_flags};
 static const struct imap_fetch_kind kind_uid = {"UID", 4 + IMAP_U64_ROOM, 0, put_uid};
@@ -57,8 +79,8 @@ static const struct imap_fetch_kind kind_bodystructure = {"BODYSTRUCTURE", 14, N
 static const struct imap_fetch_kind kind_body = {"BODY", 5, NEEDS_STRUCTURE | NEEDS_BODY_TEXT, put_body};
 
 static const struct imap_fetch_kind *const kinds[] = {
-    &kind_uid,      &kind_flags,         &kind_internaldate, &kind_size,
-    &kind_envelope, &kind_bodystructure, &kind_body,         &kind_modseq,
+    &kind_uid,  &kind_flags,  &kind_internaldate, &kind_size,    &kind_envelope, &kind_bodystructure,
+    &kind_body, &kind_modseq, &kind_savedate,     &kind_emailid, &kind_threadid,
 };
 
 /* ---- parsing ---- */
@@ -231,7 +253,8 @@ bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct
                       const struct tb_cached *texts, bool with_flags)
 {
     static const struct imap_keywords no_keywords;
-    struct imap_fetch_message m = {.row = row, .seqno = seqno, .keywords = f->keywords ? f->keywords : &no_keywords};
+    struct imap_fetch_message m = {
+        .row = row, .seqno = seqno, .account = s->account, .keywords = f->keywords ? f->keywords : &no_keywords};
     size_t room = f->room + IMAP_U64_ROOM + 16;
     with_flags = with_flags && !(f->needs & NEEDS_FLAGS);
     if (row->keywords != 0 && !f->keywords && ((f->needs & NEEDS_FLAGS) || with_flags)) {

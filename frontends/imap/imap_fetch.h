@@ -44,6 +44,7 @@ void imap_section_find(const struct imap_section *x, struct tb_slice parts, uint
 struct imap_fetch_message { /* what an item's put function may look at */
     const struct tb_row *row;
     uint32_t seqno;
+    struct tb_account *account;
     struct tb_slice envelope, bodystructure, body;
     const struct imap_keywords *keywords;
 };

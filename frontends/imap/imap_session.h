@@ -378,6 +378,8 @@ bool imap_plain_allowed(struct imap_session *s);
     enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
 #define IMAP_VERB_RUN(name) enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
 
+/* imap_put_mailboxid: a mailbox's objectid (RFC 8474 4). */
+void imap_put_mailboxid(struct imap_out *o, uint64_t mailboxid);
 void imap_parse_none(struct imap_parser *p, struct imap_cmd *cmd);        /* no arguments */
 void imap_parse_one_mailbox(struct imap_parser *p, struct imap_cmd *cmd); /* args: struct tb_slice */
 IMAP_VERB_RUN(capability)

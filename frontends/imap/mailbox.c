@@ -30,11 +30,21 @@ static bool is_inbox(struct tb_slice name)
 enum imap_run imap_run_create(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct tb_slice *name = cmd->args;
+    struct tb_mailbox m;
+    struct tb_buf b;
     uint32_t mbox = 0;
     if (!name_allowed(*name))
         return imap_reply_rc(cmd, TB_INVALID);
     enum tb_rc rc = tb_mailbox_create(s->account, *name, 0, &mbox);
-    return rc == TB_OK ? imap_reply(cmd, "OK CREATE completed") : imap_reply_rc(cmd, rc);
+    if (rc == TB_OK)
+        rc = tb_mailbox_get(s->account, mbox, &s->arena, &m);
+    if (rc != TB_OK)
+        return imap_reply_rc(cmd, rc);
+    tb_buf_init(&b, 256);
+    tb_buf_str(&b, "OK [MAILBOXID (F"); /* RFC 8474 4.1 */
+    tb_buf_u64(&b, m.mailboxid);
+    tb_buf_str(&b, ")] CREATE completed");
+    return imap_reply_buf(s, cmd, &b);
 }
 
 enum imap_run imap_run_delete(struct imap_session *s, struct imap_cmd *cmd)
@@ -105,39 +115,50 @@ enum imap_run imap_run_unsubscribe(struct imap_session *s, struct imap_cmd *cmd)
 
 enum { STATUS_ITEMS_MAX = 32 };
 
-static uint64_t status_messages(const struct tb_mailbox *m)
-{
-    return m->messages;
-}
-static uint64_t status_recent(const struct tb_mailbox *m)
-{
-    return (void)m, 0;
-}
-static uint64_t status_uidnext(const struct tb_mailbox *m)
-{
-    return m->uidnext;
-}
-static uint64_t status_uidvalidity(const struct tb_mailbox *m)
-{
-    return m->uidvalidity;
-}
-static uint64_t status_unseen(const struct tb_mailbox *m)
-{
-    return m->unseen;
-}
-
-static uint64_t status_highestmodseq(const struct tb_mailbox *m)
-{
-    return m->highestmodseq;
-}
-
+/* RFC 3501 6.3.10; 7162 3.1.7; 8438 (SIZE); 9051 6.3.11 (DELETED); 7889 4 (APPENDLIMIT); 8474 4.3 (MAILBOXID) */
 static const struct status_item {
     const char *name;
-    uint64_t (*value)(const struct tb_mailbox *m);
+    enum { STATUS_MAILBOXID, STATUS_APPENDLIMIT, STATUS_U32, STATUS_U64 } kind;
+    size_t offset; /* in struct tb_mailbox */
 } status_items[] = {
-    {"MESSAGES", status_messages},       {"RECENT", status_recent}, {"UIDNEXT", status_uidnext},
-    {"UIDVALIDITY", status_uidvalidity}, {"UNSEEN", status_unseen}, {"HIGHESTMODSEQ", status_highestmodseq},
+    {"APPENDLIMIT", STATUS_APPENDLIMIT, 0},
+    {"DELETED", STATUS_U32, offsetof(struct tb_mailbox, deleted)},
+    {"HIGHESTMODSEQ", STATUS_U64, offsetof(struct tb_mailbox, highestmodseq)},
+    {"MAILBOXID", STATUS_MAILBOXID, 0},
+    {"MESSAGES", STATUS_U32, offsetof(struct tb_mailbox, messages)},
+    {"RECENT", STATUS_U32, SIZE_MAX}, /* always 0 */
+    {"SIZE", STATUS_U64, offsetof(struct tb_mailbox, bytes)},
+    {"UIDNEXT", STATUS_U32, offsetof(struct tb_mailbox, uidnext)},
+    {"UIDVALIDITY", STATUS_U32, offsetof(struct tb_mailbox, uidvalidity)},
+    {"UNSEEN", STATUS_U32, offsetof(struct tb_mailbox, unseen)},
 };
+
+/* put_mailboxid: RFC 8474 4: an objectid: never given twice, in any account. */
+void imap_put_mailboxid(struct imap_out *o, uint64_t mailboxid)
+{
+    imap_putc(o, 'F');
+    imap_put_u64(o, mailboxid);
+}
+
+static void put_status(struct imap_session *s, const struct status_item *item, const struct tb_mailbox *m)
+{
+    struct imap_out *o = &s->out;
+    imap_puts(o, item->name);
+    imap_putc(o, ' ');
+    if (item->kind == STATUS_MAILBOXID) {
+        imap_putc(o, '(');
+        imap_put_mailboxid(o, m->mailboxid);
+        imap_putc(o, ')');
+    } else if (item->kind == STATUS_APPENDLIMIT) {
+        imap_put_u64(o, s->config->message_bytes_max);
+    } else if (item->offset == SIZE_MAX) {
+        imap_putc(o, '0');
+    } else {
+        const char *at = (const char *)m + item->offset;
+        imap_put_u64(o, item->kind == STATUS_U64 ? *(const uint64_t *)(const void *)at
+                                                 : *(const uint32_t *)(const void *)at);
+    }
+}
 
 struct status_args {
     struct tb_slice mailbox;
@@ -187,9 +208,7 @@ enum imap_run imap_run_status(struct imap_session *s, struct imap_cmd *cmd)
     for (size_t i = 0; i < a->n; i++) {
         if (i > 0)
             imap_putc(&s->out, ' ');
-        imap_puts(&s->out, a->items[i]->name);
-        imap_putc(&s->out, ' ');
-        imap_put_u64(&s->out, a->items[i]->value(&m));
+        put_status(s, a->items[i], &m);
     }
     imap_puts(&s->out, ")\r\n");
     return imap_reply(cmd, "OK STATUS completed");

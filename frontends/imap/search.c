@@ -145,6 +145,26 @@ static void arg_modseq(struct imap_parser *p, struct search_args *a, struct tb_s
     a->modseq = true;
 }
 
+/* RFC 8474 6: objectid */
+static void arg_emailid(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)a;
+    imap_sp(p);
+    k->text = imap_astring(p);
+}
+static void arg_threadid(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    arg_emailid(p, a, k);
+    k->text = (struct tb_slice){0}; /* no message is in a thread */
+}
+/* RFC 5032 3: nz-number of seconds */
+static void arg_interval(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+{
+    (void)a;
+    imap_sp(p);
+    k->number = imap_nz_number(p);
+}
+
 typedef void arg_fn(struct imap_parser *p, struct search_args *a, struct tb_search_key *k);
 
 static const struct search_word {
@@ -163,6 +183,7 @@ static const struct search_word {
     {"CC", TB_SEARCH_HEADER, false, 0, "Cc", arg_text},
     {"DELETED", TB_SEARCH_FLAGS, false, TB_FLAG_DELETED, NULL, arg_none},
     {"DRAFT", TB_SEARCH_FLAGS, false, TB_FLAG_DRAFT, NULL, arg_none},
+    {"EMAILID", TB_SEARCH_BLOB, false, 0, NULL, arg_emailid},
     {"FLAGGED", TB_SEARCH_FLAGS, false, TB_FLAG_FLAGGED, NULL, arg_none},
     {"FROM", TB_SEARCH_HEADER, false, 0, "From", arg_text},
     {"HEADER", TB_SEARCH_HEADER, false, 0, NULL, arg_header},
@@ -172,9 +193,14 @@ static const struct search_word {
     {"NEW", TB_SEARCH_ALL, true, 0, NULL, arg_none}, /* RECENT UNSEEN; nothing is \Recent */
     {"NOT", TB_SEARCH_NOT, false, 0, NULL, arg_key},
     {"OLD", TB_SEARCH_ALL, false, 0, NULL, arg_none}, /* NOT RECENT */
+    {"OLDER", TB_SEARCH_OLDER, false, 0, NULL, arg_interval},
     {"ON", TB_SEARCH_ON, false, 0, NULL, arg_date},
     {"OR", TB_SEARCH_OR, false, 0, NULL, arg_two_keys},
     {"RECENT", TB_SEARCH_ALL, true, 0, NULL, arg_none},
+    {"SAVEDATESUPPORTED", TB_SEARCH_ALL, false, 0, NULL, arg_none},
+    {"SAVEDBEFORE", TB_SEARCH_SAVEDBEFORE, false, 0, NULL, arg_date},
+    {"SAVEDON", TB_SEARCH_SAVEDON, false, 0, NULL, arg_date},
+    {"SAVEDSINCE", TB_SEARCH_SAVEDSINCE, false, 0, NULL, arg_date},
     {"SEEN", TB_SEARCH_FLAGS, false, TB_FLAG_SEEN, NULL, arg_none},
     {"SENTBEFORE", TB_SEARCH_SENTBEFORE, false, 0, NULL, arg_date},
     {"SENTON", TB_SEARCH_SENTON, false, 0, NULL, arg_date},
@@ -183,6 +209,7 @@ static const struct search_word {
     {"SMALLER", TB_SEARCH_SMALLER, false, 0, NULL, arg_number},
     {"SUBJECT", TB_SEARCH_HEADER, false, 0, "Subject", arg_text},
     {"TEXT", TB_SEARCH_TEXT, false, 0, NULL, arg_text},
+    {"THREADID", TB_SEARCH_BLOB, false, 0, NULL, arg_threadid},
     {"TO", TB_SEARCH_HEADER, false, 0, "To", arg_text},
     {"UID", TB_SEARCH_UID, false, 0, NULL, arg_uids},
     {"UNANSWERED", TB_SEARCH_FLAGS, true, TB_FLAG_ANSWERED, NULL, arg_none},
@@ -191,6 +218,7 @@ static const struct search_word {
     {"UNFLAGGED", TB_SEARCH_FLAGS, true, TB_FLAG_FLAGGED, NULL, arg_none},
     {"UNKEYWORD", TB_SEARCH_KEYWORD, true, 0, NULL, arg_keyword},
     {"UNSEEN", TB_SEARCH_FLAGS, true, TB_FLAG_SEEN, NULL, arg_none},
+    {"YOUNGER", TB_SEARCH_YOUNGER, false, 0, NULL, arg_interval},
 };
 
 static struct tb_search_key *word_key(struct imap_parser *p, struct search_args *a, const struct search_word *w)
@@ -282,6 +310,9 @@ static enum tb_rc resolve(struct imap_session *s, struct tb_search_key *k)
             struct unresolved *u = TB_CONTAINER(k->set, struct unresolved, set);
             rc = imap_set_resolve(s, &u->wire, k->op == TB_SEARCH_UID, &u->set);
         }
+        uint64_t blob;
+        if (k->op == TB_SEARCH_BLOB)
+            k->number = tb_email_id_read(s->account, k->text, &blob) ? (int64_t)blob : -1;
         if (rc == TB_OK && k->first)
             rc = resolve(s, k->first);
         if (rc != TB_OK)

@@ -101,6 +101,9 @@ static void put_mailbox(struct imap_session *s, const struct tb_mailbox *m, cons
     put_ok_number(s, "UIDVALIDITY", m->uidvalidity, "UIDs valid");
     put_ok_number(s, "UIDNEXT", m->uidnext, "Predicted next UID");
     put_ok_number(s, "HIGHESTMODSEQ", m->highestmodseq, "Highest");
+    imap_puts(&s->out, "* OK [MAILBOXID (");
+    imap_put_mailboxid(&s->out, m->mailboxid);
+    imap_puts(&s->out, ")] Id\r\n");
 }
 
 static void select_cleanup(struct imap_session *s, struct imap_cmd *cmd)

@@ -127,6 +127,11 @@ static const struct {
     {"ENABLE", cap_after},
     {"CONDSTORE", cap_after},
     {"QRESYNC", cap_after},
+    {"APPENDLIMIT=", cap_after}, /* and the number */
+    {"OBJECTID", cap_after},
+    {"SAVEDATE", cap_after},
+    {"STATUS=SIZE", cap_after},
+    {"WITHIN", cap_after},
     {"UNSELECT", cap_after},
     // clang-format on
 };
@@ -138,6 +143,8 @@ void imap_capabilities(struct imap_session *s, struct tb_buf *out)
             continue;
         tb_buf_char(out, ' ');
         tb_buf_str(out, capabilities[i].name);
+        if (strcmp(capabilities[i].name, "APPENDLIMIT=") == 0)
+            tb_buf_u64(out, s->config->message_bytes_max);
     }
 }
 

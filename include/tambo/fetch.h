@@ -38,5 +38,7 @@ void tb_body_close(struct tb_body *b);
 
 /* tb_email_id: RFC 8474 EMAILID of a message: unguessable-looking, unique in the store; NUL-terminated. */
 void tb_email_id(struct tb_account *a, uint64_t blob, char out[32]);
+/* tb_email_id_read: the blob an EMAILID of this account stands for; false: it is none. */
+bool tb_email_id_read(struct tb_account *a, struct tb_slice id, uint64_t *blob);
 
 #endif

@@ -29,7 +29,11 @@ enum tb_search_op {
     TB_SEARCH_TEXT, /* text */
     TB_SEARCH_YOUNGER,
     TB_SEARCH_OLDER, /* number: seconds (RFC 5032) */
-    TB_SEARCH_MODSEQ /* number */
+    TB_SEARCH_SAVEDBEFORE,
+    TB_SEARCH_SAVEDON,
+    TB_SEARCH_SAVEDSINCE, /* number: day, of the save date (RFC 8514) */
+    TB_SEARCH_BLOB,       /* number: the blob that an EMAILID stands for (tb_email_id_read); -1: none */
+    TB_SEARCH_MODSEQ      /* number */
 };
 
 struct tb_search_key { /* arena-owned tree; built by the caller, depth <= 100 */

@@ -24,7 +24,8 @@ enum {
     QUEUE_BUSY = 4,  /* closed groups waiting: deliveries wait */
     QUEUE_HARD = 64, /* nothing more is taken */
     POOL_MAX = 3,
-    SPARES_MAX = 8, /* that are known of; freeing keeps at most SPARES_KEPT */
+    WINDOW_READ = 512 << 10, /* recovery reads so much at once, or a whole frame */
+    SPARES_MAX = 8,          /* that are known of; freeing keeps at most SPARES_KEPT */
     SPARES_KEPT = 1,
     RETRY_NS = 1000000000
 };
@@ -295,7 +296,8 @@ static const uint8_t *window_get(struct window *w, uint64_t offset, size_t n, bo
         return NULL;
     if (offset < w->at || offset + n > w->at + w->len) {
         uint64_t left = w->log->cfg.segment_bytes - offset;
-        size_t want = left < w->cap ? (size_t)left : w->cap;
+        size_t want = n > WINDOW_READ ? n : WINDOW_READ;
+        want = left < want ? (size_t)left : want < w->cap ? want : w->cap;
         int64_t got = tb_io_pread(w->log->cfg.io, w->fd, w->buf, want, offset);
         w->at = offset;
         w->len = got > 0 ? (size_t)got : 0;
@@ -357,9 +359,10 @@ static enum tb_rc no_frame_after(struct window *w, uint32_t segment, uint64_t of
 {
     bool failed = false;
     for (uint64_t at = offset; at + sizeof(struct tb_disk_frame) <= w->log->cfg.segment_bytes;) {
-        size_t n = w->cap;
-        if (at + n > w->log->cfg.segment_bytes)
-            n = (size_t)(w->log->cfg.segment_bytes - at);
+        uint64_t left = w->log->cfg.segment_bytes - at, end = w->at + w->len;
+        size_t n = left < WINDOW_READ ? (size_t)left : WINDOW_READ;
+        if (at >= w->at && at + sizeof(struct tb_disk_frame) <= end) /* what was read is looked at once, not per hit */
+            n = (size_t)(end - at);
         const uint8_t *p = window_get(w, at, n, &failed);
         if (p == NULL)
             break;

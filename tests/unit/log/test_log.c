@@ -22,7 +22,7 @@ struct world {
     uint64_t durable, first;
     struct tb_log_mark mark; /* of the last boundary */
     unsigned seen, base;     /* records seen; the number of the first that a scan should see */
-    uint32_t epoch, pad;
+    uint32_t epoch, pad, segment_bytes;
 };
 
 static void on_boundary(void *user, struct tb_log_mark mark)
@@ -48,7 +48,7 @@ static enum tb_rc log_open(struct world *x)
                                 .dir = x->dir,
                                 .shard = 1,
                                 .epoch = ++x->epoch,
-                                .segment_bytes = SEGMENT,
+                                .segment_bytes = x->segment_bytes,
                                 .pad_bytes = x->pad,
                                 .events = {x, on_boundary, on_durable, on_failed}};
     memcpy(cfg.uuid, "0123456789abcdef", 16);
@@ -133,11 +133,12 @@ static void add(struct world *x, unsigned from, unsigned to)
     assert_int_equal(x->durable, tb_log_end(x->log));
 }
 
-static void world_new(struct world *x, uint32_t pad)
+static void world_new_sized(struct world *x, uint32_t pad, uint32_t segment_bytes)
 {
     struct tb_error err;
     memset(x, 0, sizeof(*x));
     x->pad = pad;
+    x->segment_bytes = segment_bytes;
     (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-log-XXXXXX");
     assert_non_null(mkdtemp(x->dir));
     assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
@@ -147,6 +148,11 @@ static void world_new(struct world *x, uint32_t pad)
     assert_int_equal(log_open(x), TB_OK);
     assert_int_equal(scan(x, (struct tb_log_mark){x->first, 0, 0}), TB_OK);
     start(x);
+}
+
+static void world_new(struct world *x, uint32_t pad)
+{
+    world_new_sized(x, pad, SEGMENT);
 }
 
 static void world_again(struct world *x)
@@ -228,6 +234,42 @@ static void test_torn_end(void **state)
     world_again(&x);
     assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
     assert_int_equal(x.seen, 60);
+    world_end(&x);
+}
+
+/* bytes_read: by this process so far, from wherever. */
+static uint64_t bytes_read(void)
+{
+    unsigned long long n = 0;
+    FILE *f = fopen("/proc/self/io", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "rchar: %llu", &n), 1);
+    assert_int_equal(fclose(f), 0);
+    return n;
+}
+
+/* What lies behind the end is looked at once, however often it looks like the beginning of a frame. */
+static void test_torn_end_read_once(void **state)
+{
+    struct world x;
+    char path[96];
+    (void)state;
+    world_new_sized(&x, 0, 4 * SEGMENT);
+    add(&x, 0, 40);
+    uint64_t end = x.mark.end % (4 * SEGMENT);
+    static char text[64 << 10];
+    memset(text, TB_FRAME_MAGIC & 0xff, sizeof(text));
+    (void)snprintf(path, sizeof(path), "%s/%08x.seg", x.dir, (unsigned)(x.mark.end / (4 * SEGMENT)));
+    int fd = tb_io_file_open(x.io, path, TB_OPEN_WRITE);
+    assert_true(fd >= 0);
+    assert_true(end + sizeof(text) <= 4 * SEGMENT);
+    assert_int_equal(tb_io_pwrite(x.io, fd, text, sizeof(text), end), sizeof(text));
+    assert_int_equal(tb_io_file_close(x.io, fd), 0);
+    world_again(&x);
+    uint64_t before = bytes_read();
+    assert_int_equal(scan(&x, (struct tb_log_mark){x.first, 0, 0}), TB_OK);
+    assert_int_equal(x.seen, 40);
+    assert_true(bytes_read() - before < 32 * SEGMENT);
     world_end(&x);
 }
 
@@ -476,17 +518,12 @@ static void test_walk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_again),
-        cmocka_unit_test(test_read_again_padded),
-        cmocka_unit_test(test_torn_end),
-        cmocka_unit_test(test_damage_is_refused),
-        cmocka_unit_test(test_missing_segment),
-        cmocka_unit_test(test_no_space),
-        cmocka_unit_test(test_free_and_holes),
-        cmocka_unit_test(test_reused_segment),
-        cmocka_unit_test(test_linked_segment),
-        cmocka_unit_test(test_gap_behind_the_end),
-        cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_read_again),         cmocka_unit_test(test_read_again_padded),
+        cmocka_unit_test(test_torn_end),           cmocka_unit_test(test_torn_end_read_once),
+        cmocka_unit_test(test_damage_is_refused),  cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_no_space),           cmocka_unit_test(test_free_and_holes),
+        cmocka_unit_test(test_reused_segment),     cmocka_unit_test(test_linked_segment),
+        cmocka_unit_test(test_gap_behind_the_end), cmocka_unit_test(test_walk),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

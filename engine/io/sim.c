@@ -32,7 +32,7 @@ static uint64_t rng_next(struct sim_rng *r)
     return result;
 }
 
-static void rng_seed(struct sim_rng *r, uint64_t seed)
+void sim_seed(struct sim_rng *r, uint64_t seed)
 {
     for (int i = 0; i < 4; i++) {
         seed += 0x9e3779b97f4a7c15u;
@@ -75,14 +75,6 @@ void sim_note(struct tb_sim *sim, uint64_t a, uint64_t b)
     sim->digest = h ^ sim->now_ns;
 }
 
-int sim_fault(struct tb_sim *sim, enum tb_sim_kind kind)
-{
-    struct sim_fault *f = &sim->fault[kind];
-    f->count++;
-    bool hit = f->at != 0 && (f->count == f->at || (f->sticky && f->count > f->at));
-    return hit ? f->error : 0;
-}
-
 /* ---- events ---- */
 
 static uint64_t latency(struct tb_sim *sim)
@@ -92,12 +84,19 @@ static uint64_t latency(struct tb_sim *sim)
     return sim->latency_min_ns + tb_sim_choose(sim, span + 1);
 }
 
+static void add_event(struct tb_io *io, struct tb_op *op)
+{
+    tb_sim_own_memory++;
+    TB_ASSERT(tb_timers_add(&io->timers, op)); /* a test machine without memory can't go on */
+    tb_sim_own_memory--;
+}
+
 void sim_schedule(struct tb_op *op)
 {
     struct tb_sim *sim = sim_of(op->io);
     op->due_ns = sim->now_ns + latency(sim);
     op->state = TB_OP_WAITING;
-    TB_ASSERT(tb_timers_add(&op->io->timers, op)); /* a test machine without memory can't go on */
+    add_event(op->io, op);
 }
 
 unsigned sim_finish(struct tb_op *op, int64_t result)
@@ -195,7 +194,7 @@ static void sim_post(struct tb_io *from, struct tb_io *to, struct tb_op *op)
     uint64_t due = t->sim->now_ns + latency(t->sim);
     t->post_due_ns = due > t->post_due_ns ? due : t->post_due_ns;
     op->due_ns = t->post_due_ns; /* equal times keep the order of submission */
-    TB_ASSERT(tb_timers_add(&to->timers, op));
+    add_event(to, op);
 }
 
 /* ---- clock and random bytes ---- */
@@ -254,7 +253,7 @@ struct tb_sim *tb_sim_new(uint64_t seed, const char *root_dir)
     struct tb_sim *sim = calloc(1, sizeof(*sim));
     if (!sim)
         return NULL;
-    rng_seed(&sim->rng, seed);
+    sim_seed(&sim->rng, seed);
     sim->now_ns = 1000000000u;
     sim->wall_offset_s = WALL_BEGIN_S;
     tb_sim_latency(sim, 1000, 200000);
@@ -286,7 +285,7 @@ struct tb_io *tb_sim_io(struct tb_sim *sim)
         return NULL;
     s->sim = sim;
     s->number = ++sim->ios_made;
-    rng_seed(&s->random, tb_sim_choose(sim, UINT64_MAX));
+    sim_seed(&s->random, tb_sim_choose(sim, UINT64_MAX));
     struct sim_io **at = &sim->ios;
     while (*at)
         at = &(*at)->next;
@@ -368,6 +367,18 @@ static struct sim_io *choose_due(struct tb_sim *sim)
     }
 }
 
+uint64_t tb_sim_next_ns(const struct tb_sim *sim)
+{
+    uint64_t next = UINT64_MAX;
+    for (const struct sim_io *s = sim->ios; s; s = s->next) {
+        if (!s->dead && s->base.ready.head)
+            return sim->now_ns;
+        if (!s->dead && s->base.timers.n > 0 && s->base.timers.v[0].due_ns < next)
+            next = s->base.timers.v[0].due_ns;
+    }
+    return next != UINT64_MAX && next < sim->now_ns ? sim->now_ns : next;
+}
+
 unsigned tb_sim_turn(struct tb_sim *sim)
 {
     for (;;) {
@@ -378,11 +389,7 @@ unsigned tb_sim_turn(struct tb_sim *sim)
                 return ran;
             continue;
         }
-        uint64_t next = UINT64_MAX;
-        for (s = sim->ios; s; s = s->next) {
-            if (!s->dead && s->base.timers.n > 0 && s->base.timers.v[0].due_ns < next)
-                next = s->base.timers.v[0].due_ns;
-        }
+        uint64_t next = tb_sim_next_ns(sim);
         if (next == UINT64_MAX)
             return 0;
         sim->now_ns = next;
@@ -392,30 +399,4 @@ unsigned tb_sim_turn(struct tb_sim *sim)
 uint64_t tb_sim_digest(const struct tb_sim *sim)
 {
     return sim->digest;
-}
-
-/* ---- faults ---- */
-
-void tb_sim_fail_nth(struct tb_sim *sim, enum tb_sim_kind kind, uint64_t n, int error, bool sticky)
-{
-    struct sim_fault *f = &sim->fault[kind];
-    f->at = n ? f->count + n : 0;
-    f->error = error;
-    f->sticky = sticky;
-}
-
-uint64_t tb_sim_count(const struct tb_sim *sim, enum tb_sim_kind kind)
-{
-    return sim->fault[kind].count;
-}
-
-void tb_sim_split(struct tb_sim *sim, bool on)
-{
-    sim->split = on;
-}
-
-void tb_sim_lie(struct tb_sim *sim, bool durable_writes, bool syncs)
-{
-    sim->lie_durable = durable_writes;
-    sim->lie_sync = syncs;
 }

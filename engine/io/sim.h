@@ -42,6 +42,8 @@ void tb_sim_latency(struct tb_sim *sim, uint64_t min_ns, uint64_t max_ns);
  * next event of any. Returns how many done ran; 0 if there is nothing at all to wait for.
  */
 unsigned tb_sim_turn(struct tb_sim *sim);
+/* tb_sim_next_ns: when something is due next in any io; UINT64_MAX: nothing ever. For tests that turn workers. */
+uint64_t tb_sim_next_ns(const struct tb_sim *sim);
 /* tb_sim_digest: a hash of everything that has happened: equal for equal runs. */
 uint64_t tb_sim_digest(const struct tb_sim *sim);
 /* tb_sim_choose: a number below n from the seed, for the test's own choices. */
@@ -63,6 +65,28 @@ enum tb_sim_cut {
  * folder). Not from inside a done.
  */
 int tb_sim_power_cut(struct tb_sim *sim, enum tb_sim_cut mode) TB_USE_RESULT;
+/*
+ * tb_sim_image: write what would be found after a power cut now into another folder, an empty one; this world goes on
+ * and none of its choices changes: the image's come from `seed`. 0 or -errno. May be called by a watcher.
+ */
+int tb_sim_image(struct tb_sim *sim, enum tb_sim_cut mode, uint64_t seed, const char *dir) TB_USE_RESULT;
+/*
+ * tb_sim_watch: fn runs after everything that changes what a power cut could find: writes (a library's own ones
+ * included), durable writes submitted, syncs and changes of names done. It runs inside the call that made the change
+ * and must not touch this world but by tb_sim_image and tb_sim_now_ns. NULL stops.
+ */
+void tb_sim_watch(struct tb_sim *sim, void (*fn)(void *user), void *user);
+/*
+ * tb_sim_foreign_write: a library is about to write to a file by itself (LMDB; the test program's own write calls
+ * hand it over). False: not a file of this world, write it as usual. True: it is done, *result is what the library must
+ * be told: bytes, or -errno. Counts as TB_SIM_WRITE.
+ */
+bool tb_sim_foreign_write(struct tb_sim *sim, int fd, const void *buf, size_t len, uint64_t offset, int64_t *result);
+/*
+ * tb_sim_own_memory: above 0 while the world allocates for itself: a test that makes allocations fail, or that frees
+ * what a dead process held, must leave these alone.
+ */
+extern volatile unsigned tb_sim_own_memory; /* volatile: compilers think that malloc looks at nothing */
 /*
  * tb_sim_restart: the process dies and a new one may begin: ios, descriptors, sockets and ops in flight are forgotten;
  * the cached image stays, what is durable stays as it is. Each write in flight happens whole or not at all. Make new
@@ -95,6 +119,22 @@ enum tb_sim_kind {
  * failed sync made any part durable, and what it did not is never written by a later sync that succeeds: as Linux does.
  */
 void tb_sim_fail_nth(struct tb_sim *sim, enum tb_sim_kind kind, uint64_t n, int error, bool sticky);
+/* TB_SIM_SHORT as an error: the call moves only part of its bytes and says so; calls without a size are spared. */
+enum { TB_SIM_SHORT = 1 << 20 };
+/*
+ * tb_sim_fail_any: the same over all kinds in the set (bits 1 << kind), counted together from now on; n = 0 only
+ * counts. tb_sim_count_any: how many there were since.
+ */
+void tb_sim_fail_any(struct tb_sim *sim, uint32_t kinds, uint64_t n, int error, bool sticky);
+uint64_t tb_sim_count_any(const struct tb_sim *sim);
+/* tb_sim_odds: from now on one in so many calls of the kind fails, by the seed; 0: none. tb_sim_injected: how many
+ * calls of the kind failed by order, of whatever sort. */
+void tb_sim_odds(struct tb_sim *sim, enum tb_sim_kind kind, uint32_t one_in, int error);
+uint64_t tb_sim_injected(const struct tb_sim *sim, enum tb_sim_kind kind);
+/* tb_sim_flip_reads: one in so many reads returns a bit wrong; the bytes on the disk are right, and a
+ * second read of the place soon after is, too. 0: none. */
+void tb_sim_flip_reads(struct tb_sim *sim, uint32_t one_in);
+uint64_t tb_sim_flipped(const struct tb_sim *sim);
 /* tb_sim_count: calls of this kind so far: to sweep n over a known run. */
 uint64_t tb_sim_count(const struct tb_sim *sim, enum tb_sim_kind kind);
 /* tb_sim_split: writes reach the disk in several parts over time, and receives see bytes in random pieces. */

@@ -16,23 +16,6 @@
 
 /* ---- the cut ---- */
 
-/* A file as it may be found afterwards. */
-struct image {
-    char *bytes; /* owned */
-    size_t len, cap;
-};
-
-static void image_resize(struct image *m, size_t len)
-{
-    if (len > m->cap) {
-        m->cap = m->cap * 2 > len ? m->cap * 2 : len;
-        m->bytes = sim_must(realloc(m->bytes, m->cap));
-    }
-    if (len > m->len)
-        memset(m->bytes + m->len, 0, len - m->len);
-    m->len = len;
-}
-
 /* Which sectors of a write in flight reach the image. */
 struct tear {
     enum tb_sim_cut mode;
@@ -40,7 +23,7 @@ struct tear {
     const struct tb_op *last; /* TORN: this one only in part */
 };
 
-static void cut_write(struct tb_sim *sim, struct image *m, const struct tb_op *op, const struct tear *t)
+static void cut_write(struct tb_sim *sim, struct sim_image *m, const struct tb_op *op, const struct tear *t)
 {
     bool all = t->mode == TB_SIM_CUT_ALL || (t->mode == TB_SIM_CUT_TORN && op != t->last);
     bool prefix = !all && sim_chance(sim, 50);
@@ -48,13 +31,13 @@ static void cut_write(struct tb_sim *sim, struct image *m, const struct tb_op *o
         size_t at = (size_t)op->offset + o, part = SIM_SECTOR - at % SIM_SECTOR;
         part = part < op->len - o ? part : op->len - o;
         bool hit = all || sim_chance(sim, t->percent);
-        if (hit)
-            image_resize(m, m->len > at + part ? m->len : at + part);
-        TB_ASSERT(!hit || m->bytes != NULL);
-        if (hit && t->mode == TB_SIM_CUT_TRASH && sim_chance(sim, 25))
-            sim_noise(sim, m->bytes + at, part);
-        else if (hit)
-            memcpy(m->bytes + at, (const char *)op->buf + o, part);
+        char noise[SIM_SECTOR];
+        if (hit && t->mode == TB_SIM_CUT_TRASH && sim_chance(sim, 25)) {
+            sim_noise(sim, noise, part);
+            sim_image_put(m, at, noise, part);
+        } else if (hit) {
+            sim_image_put(m, at, (const char *)op->buf + o, part);
+        }
         if (!hit && prefix)
             break; /* the write ended there */
         o += part;
@@ -73,7 +56,7 @@ static size_t writes_in_flight(struct tb_sim *sim, struct tb_timer **out)
     size_t n = 0, cap = 1;
     for (struct sim_io *s = sim->ios; s; s = s->next)
         cap += s->base.timers.n;
-    struct tb_timer *v = sim_must(calloc(cap, sizeof(*v)));
+    struct tb_timer *v = sim_calloc(cap, sizeof(*v));
     for (struct sim_io *s = sim->ios; s; s = s->next) {
         size_t first = n;
         for (uint32_t i = 0; i < s->base.timers.n; i++) {
@@ -91,24 +74,22 @@ static size_t sector_bytes(size_t size, size_t at)
     return at >= size ? 0 : size - at < SIM_SECTOR ? size - at : SIM_SECTOR;
 }
 
-static bool is_durable_sector(const struct image *m, const struct sim_node *n, size_t at)
+static bool is_durable_sector(const struct sim_image *m, const struct sim_node *n, size_t at)
 {
     size_t len = sector_bytes(m->len, at);
-    return sector_bytes(n->len, at) >= len && memcmp(m->bytes + at, n->durable + at, len) == 0;
+    return sector_bytes(n->durable.len, at) >= len &&
+           memcmp(sim_image_block(m, at / SIM_BLOCK) + at % SIM_BLOCK,
+                  sim_image_block(&n->durable, at / SIM_BLOCK) + at % SIM_BLOCK, len) == 0;
 }
 
 /* The sector becomes what the durable image has there; zeros behind its end. */
-static void revert_sector(struct image *m, const struct sim_node *n, size_t at)
+static void revert_sector(struct sim_image *m, const struct sim_node *n, size_t at)
 {
-    size_t len = sector_bytes(m->len, at), have = sector_bytes(n->len, at);
-    have = have < len ? have : len;
-    memset(m->bytes + at + have, 0, len - have);
-    if (have > 0)
-        memcpy(m->bytes + at, n->durable + at, have);
+    sim_image_put(m, at, sim_image_block(&n->durable, at / SIM_BLOCK) + at % SIM_BLOCK, sector_bytes(m->len, at));
 }
 
 /* The last finished write that was not durable loses some sectors to the durable image. */
-static void tear_last(struct tb_sim *sim, struct image *m, const struct sim_node *n)
+static void tear_last(struct tb_sim *sim, struct sim_image *m, const struct sim_node *n)
 {
     uint64_t end = sim->disk.last_offset + sim->disk.last_len;
     for (size_t at = sim->disk.last_offset / SIM_SECTOR * SIM_SECTOR; at < end && at < m->len; at += SIM_SECTOR) {
@@ -118,36 +99,34 @@ static void tear_last(struct tb_sim *sim, struct image *m, const struct sim_node
 }
 
 /* Sector by sector: what the cached image has, or what is durable. */
-static void choose_sectors(struct tb_sim *sim, struct image *m, const struct sim_node *n)
+static void choose_sectors(struct tb_sim *sim, struct sim_image *m, const struct sim_node *n)
 {
     unsigned percent = (unsigned[]){5, 50, 95}[tb_sim_choose(sim, 3)];
-    size_t size = m->len;
-    if (size > n->len) {
-        size_t more = (size - n->len + SIM_SECTOR - 1) / SIM_SECTOR;
+    size_t size = m->len, durable = n->durable.len;
+    if (size > durable) {
+        size_t more = (size - durable + SIM_SECTOR - 1) / SIM_SECTOR;
         size_t kept = sim_chance(sim, 50) ? tb_sim_choose(sim, 2) * more : tb_sim_choose(sim, more + 1);
-        size = n->len + kept * SIM_SECTOR < size ? n->len + kept * SIM_SECTOR : size;
+        size = durable + kept * SIM_SECTOR < size ? durable + kept * SIM_SECTOR : size;
     } else if (sim_chance(sim, 50)) {
-        size = n->len; /* it had been cut short, and that is lost */
+        size = durable; /* it had been cut short, and that is lost */
     }
-    image_resize(m, size);
+    sim_image_resize(m, size);
     for (size_t at = 0; at < size; at += SIM_SECTOR) {
-        if (!is_durable_sector(m, n, at) && !sim_chance(sim, percent))
+        if (at % SIM_BLOCK == 0 && !sim_image_has(m, at / SIM_BLOCK) && !sim_image_has(&n->durable, at / SIM_BLOCK))
+            at += SIM_BLOCK - SIM_SECTOR;
+        else if (!is_durable_sector(m, n, at) && !sim_chance(sim, percent))
             revert_sector(m, n, at);
     }
 }
 
-static struct image cut_file(struct tb_sim *sim, struct sim_node *n, enum tb_sim_cut mode)
+static struct sim_image cut_file(struct tb_sim *sim, struct sim_node *n, enum tb_sim_cut mode)
 {
-    struct image m = {0};
+    struct sim_image m = {0};
     if (mode == TB_SIM_CUT_NONE) {
-        image_resize(&m, n->len);
-        if (n->len)
-            memcpy(m.bytes, n->durable, n->len);
+        sim_image_copy(&m, &n->durable);
         return m;
     }
-    image_resize(&m, sim_cached_size(n));
-    if (m.len)
-        TB_ASSERT(tb_real_read(n->hold_fd, m.bytes, m.len, 0) == (int64_t)m.len);
+    sim_image_load(&m, n->hold_fd);
     struct tb_timer *v;
     size_t writes = writes_in_flight(sim, &v);
     struct tear t = {mode, (unsigned)tb_sim_choose(sim, 101), writes ? v[writes - 1].op : NULL};
@@ -216,20 +195,14 @@ static void prune(struct sim_names *t)
     }
 }
 
-static int write_image(const char *real, const struct image *m)
+static int write_image(const char *real, const struct sim_image *m)
 {
     int fd = open(real, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    int64_t rc = ftruncate(fd, (off_t)m->len) < 0 ? -errno : 0;
-    static const char zero[SIM_BLOCK];
-    for (size_t at = 0; at < m->len && rc >= 0; at += SIM_BLOCK) {
-        size_t len = m->len - at < SIM_BLOCK ? m->len - at : SIM_BLOCK;
-        if (memcmp(m->bytes + at, zero, len) != 0)
-            rc = tb_real_write(fd, m->bytes + at, len, at, false);
-    }
+    int rc = sim_image_store(m, fd);
     (void)close(fd); /* a test's folder */
-    return rc < 0 ? (int)rc : 0;
+    return rc;
 }
 
 /* Take away everything under the root, the deepest first. */
@@ -246,29 +219,47 @@ static int wipe(struct tb_sim *sim)
     return rc;
 }
 
-int sim_disk_cut(struct tb_sim *sim, enum tb_sim_cut mode)
+/* What is found after a power cut now, written under a real folder (of this world: emptied first). */
+static int write_cut(struct tb_sim *sim, enum tb_sim_cut mode, const char *root)
 {
     struct sim_names names;
     int rc = cut_names(sim, mode, &names);
     prune(&names);
-    struct image *image = sim_must(calloc(names.n + 1, sizeof(*image)));
+    struct sim_image *image = sim_calloc(names.n + 1, sizeof(*image));
     for (size_t i = 0; i < names.n; i++) {
         if (!names.v[i].node->dir)
             image[i] = cut_file(sim, names.v[i].node, mode);
     }
-    if (rc == 0)
+    if (rc == 0 && root == sim->disk.root)
         rc = wipe(sim);
     for (size_t i = 0; i < names.n; i++) {
         char real[SIM_PATH_BYTES];
-        sim_real_path(sim, names.v[i].path, real);
+        sim_path(real, "%s/%s", root, names.v[i].path);
         if (rc == 0)
             rc = !names.v[i].node->dir ? write_image(real, &image[i]) : mkdir(real, 0700) < 0 ? -errno : 0;
         sim_note(sim, 0xc07, image[i].len);
-        free(image[i].bytes);
+        sim_image_free(&image[i]);
     }
     free(image);
     sim_names_free(&names);
+    return rc;
+}
+
+int sim_disk_cut(struct tb_sim *sim, enum tb_sim_cut mode)
+{
+    int rc = write_cut(sim, mode, sim->disk.root);
     sim_forget_nodes(sim);
     int again = sim_adopt(sim);
     return rc < 0 ? rc : again;
+}
+
+int tb_sim_image(struct tb_sim *sim, enum tb_sim_cut mode, uint64_t seed, const char *dir)
+{
+    struct sim_rng rng = sim->rng;
+    uint64_t digest = sim->digest;
+    sim_seed(&sim->rng, seed);
+    int rc = write_cut(sim, mode, dir);
+    sim->rng = rng;
+    sim->digest = digest;
+    return rc;
 }

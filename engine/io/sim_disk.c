@@ -17,7 +17,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,7 +33,7 @@ static struct sim_node *find_node(struct tb_sim *sim, const struct stat *st)
 
 static struct sim_node *add_node(struct tb_sim *sim, const struct stat *st, int hold_fd)
 {
-    struct sim_node *n = sim_must(calloc(1, sizeof(*n)));
+    struct sim_node *n = sim_calloc(1, sizeof(*n));
     n->dev = st->st_dev;
     n->ino = st->st_ino;
     n->dir = S_ISDIR(st->st_mode);
@@ -75,8 +74,8 @@ struct sim_node *sim_node_of_fd(struct tb_sim *sim, int fd)
 static void free_node(struct sim_node *n)
 {
     (void)close(n->hold_fd); /* read only */
-    free(n->durable);
-    free(n->lost);
+    sim_image_free(&n->durable);
+    sim_image_free(&n->lost);
     free(n);
 }
 
@@ -86,45 +85,13 @@ size_t sim_cached_size(const struct sim_node *n)
     return fstat(n->hold_fd, &st) < 0 || st.st_size < 0 ? 0 : (size_t)st.st_size;
 }
 
-/* The cached image, mapped; NULL if it is empty. */
-static const char *map_cached(const struct sim_node *n, size_t size)
-{
-    if (size == 0)
-        return NULL;
-    void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, n->hold_fd, 0);
-    TB_ASSERT(p != MAP_FAILED);
-    return p;
-}
-
-static void unmap_cached(const char *p, size_t size)
-{
-    if (p)
-        (void)munmap((void *)(uintptr_t)p, size); /* our own mapping */
-}
-
-static void durable_resize(struct sim_node *n, size_t len)
-{
-    if (len > n->cap) {
-        size_t cap = n->cap * 2 > len ? n->cap * 2 : len;
-        n->durable = sim_must(realloc(n->durable, cap));
-        n->cap = cap;
-    }
-    if (len > n->len)
-        memset(n->durable + n->len, 0, len - n->len);
-    n->len = len;
-}
-
 /* What there is counts as durable. */
 int sim_adopt(struct tb_sim *sim)
 {
     int rc = sim_walk(sim, &sim->disk.durable);
     for (struct sim_node *n = sim->disk.nodes; n; n = n->next) {
-        size_t size = n->dir ? 0 : sim_cached_size(n);
-        const char *p = map_cached(n, size);
-        durable_resize(n, size);
-        if (p)
-            memcpy(n->durable, p, size);
-        unmap_cached(p, size);
+        if (!n->dir)
+            sim_image_load(&n->durable, n->hold_fd);
     }
     return rc;
 }
@@ -147,25 +114,21 @@ void sim_forget_nodes(struct tb_sim *sim)
 
 /* ---- syncs ---- */
 
-static bool is_clean_by_lie(const struct sim_node *n, const char *cached, size_t offset, size_t len)
+static bool is_clean_by_lie(const struct sim_node *n, const char *sector, size_t offset, size_t len)
 {
-    return n->lost && offset + len <= n->lost_len && memcmp(n->lost + offset, cached + offset, len) == 0;
+    return n->lost.len > 0 && offset + len <= n->lost.len && sim_image_is(&n->lost, offset, sector, len);
 }
 
 /* The sectors of a block that a sync would write: those that differ and that the kernel does not think clean. */
 static bool copy_block(const struct sim_node *n, const char *cached, size_t size, size_t at, char *out)
 {
     bool any = false;
-    for (size_t o = at; o < at + SIM_BLOCK && o < size; o += SIM_SECTOR) {
-        size_t len = size - o < SIM_SECTOR ? size - o : SIM_SECTOR;
-        size_t have = o >= n->len ? 0 : n->len - o < len ? n->len - o : len;
-        bool same = have == len && memcmp(n->durable + o, cached + o, len) == 0;
-        bool take = !same && !is_clean_by_lie(n, cached, o, len);
-        memset(out + (o - at), 0, SIM_SECTOR);
-        if (take)
-            memcpy(out + (o - at), cached + o, len);
-        else if (have)
-            memcpy(out + (o - at), n->durable + o, have);
+    const char *durable = sim_image_block(&n->durable, at / SIM_BLOCK);
+    memset(out, 0, SIM_BLOCK);
+    for (size_t o = 0; o < SIM_BLOCK && at + o < size; o += SIM_SECTOR) {
+        size_t len = size - at - o < SIM_SECTOR ? size - at - o : SIM_SECTOR;
+        bool take = memcmp(durable + o, cached + o, len) != 0 && !is_clean_by_lie(n, cached + o, at + o, len);
+        memcpy(out + o, (take ? cached : durable) + o, len);
         any |= take;
     }
     return any;
@@ -189,30 +152,39 @@ static bool is_awaited(const struct tb_sim *sim, const struct sim_node *n, uint6
     return false;
 }
 
+/* One more block for the sync, unless it would change nothing. */
+static void add_block(struct sim_sync *s, const char *cached, size_t at, bool awaited)
+{
+    if (s->n == s->cap) {
+        s->cap = s->cap ? s->cap * 2 : 16;
+        s->block = sim_realloc(s->block, s->cap * sizeof(*s->block));
+        s->bytes = sim_realloc(s->bytes, s->cap * SIM_BLOCK);
+    }
+    if (copy_block(s->node, cached, s->size, at, s->bytes + s->n * SIM_BLOCK) || awaited)
+        s->block[s->n++] = at / SIM_BLOCK;
+}
+
 struct sim_sync *sim_begin_sync(struct tb_sim *sim, struct sim_node *n, struct tb_op *op)
 {
-    struct sim_sync *s = sim_must(calloc(1, sizeof(*s)));
+    struct sim_sync *s = sim_calloc(1, sizeof(*s));
     s->op = op;
     s->node = n;
     s->size = sim_cached_size(n);
-    const char *cached = map_cached(n, s->size);
-    size_t cap = 0;
+    size_t from = 0, to = 0; /* the data next to `at` */
+    char block[SIM_BLOCK];
     for (size_t at = 0; at < s->size; at += SIM_BLOCK) {
         size_t len = s->size - at < SIM_BLOCK ? s->size - at : SIM_BLOCK;
-        bool awaited = is_awaited(sim, n, at / SIM_BLOCK);
-        if (!awaited && at + len <= n->len && memcmp(n->durable + at, cached + at, len) == 0)
+        if (at >= to)
+            from = sim_data_from(n->hold_fd, at, s->size, &to);
+        bool hole = at + len <= from, awaited = is_awaited(sim, n, at / SIM_BLOCK);
+        if (hole && !awaited && !sim_image_has(&n->durable, at / SIM_BLOCK))
             continue;
-        if (s->n == cap) {
-            cap = cap ? cap * 2 : 16;
-            s->block = sim_must(realloc(s->block, cap * sizeof(*s->block)));
-            s->bytes = sim_must(realloc(s->bytes, cap * SIM_BLOCK));
-        }
-        char *out = s->bytes + s->n * SIM_BLOCK;
-        memset(out, 0, SIM_BLOCK);
-        if (copy_block(n, cached, s->size, at, out) || awaited)
-            s->block[s->n++] = at / SIM_BLOCK;
+        memset(block, 0, sizeof(block));
+        if (!hole)
+            TB_ASSERT(tb_real_read(n->hold_fd, block, len, at) == (int64_t)len);
+        if (awaited || !sim_image_is(&n->durable, at, block, len))
+            add_block(s, block, at, awaited);
     }
-    unmap_cached(cached, s->size);
     s->next = sim->disk.syncs;
     sim->disk.syncs = s;
     return s;
@@ -239,11 +211,11 @@ void sim_end_sync(struct tb_sim *sim, struct sim_sync *s, bool apply)
 {
     struct sim_node *n = s->node;
     if (apply) {
-        durable_resize(n, s->size);
+        sim_image_resize(&n->durable, s->size);
         for (size_t i = 0; i < s->n; i++) {
             size_t at = s->block[i] * SIM_BLOCK;
             size_t len = at >= s->size ? 0 : s->size - at < SIM_BLOCK ? s->size - at : SIM_BLOCK;
-            memcpy(n->durable + at, s->bytes + i * SIM_BLOCK, len);
+            sim_image_put(&n->durable, at, s->bytes + i * SIM_BLOCK, len);
             patch_syncs(s->next, n, s->bytes + i * SIM_BLOCK, at, len);
         }
     }
@@ -268,41 +240,44 @@ void sim_fail_sync(struct tb_sim *sim, struct sim_sync *s)
         memmove(s->bytes + kept++ * SIM_BLOCK, s->bytes + i * SIM_BLOCK, SIM_BLOCK);
     }
     s->n = kept;
-    size_t size = sim_cached_size(n);
-    const char *cached = map_cached(n, size);
-    n->lost = sim_must(realloc(n->lost, size + 1));
-    n->lost_len = size;
-    if (cached)
-        memcpy(n->lost, cached, size);
-    unmap_cached(cached, size);
+    sim_image_load(&n->lost, n->hold_fd);
     sim_end_sync(sim, s, true);
 }
 
 /* The page cache lets go of what it thinks clean: what a failed sync lost is then seen to be lost. */
 void sim_drop_clean(struct sim_node *n)
 {
-    static const char zeros[SIM_SECTOR];
-    char path[64];
+    char path[64], sector[SIM_SECTOR];
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", n->hold_fd);
-    int fd = n->lost ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    size_t size = sim_cached_size(n);
-    const char *cached = fd >= 0 ? map_cached(n, size) : NULL;
-    for (size_t o = 0; cached && o < size; o += SIM_SECTOR) {
-        size_t len = size - o < SIM_SECTOR ? size - o : SIM_SECTOR;
-        if (!is_clean_by_lie(n, cached, o, len))
+    int fd = n->lost.len > 0 ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    size_t size = fd >= 0 ? sim_cached_size(n) : 0, len;
+    for (size_t o = 0; o < size; o += len) {
+        len = size - o < SIM_SECTOR ? size - o : SIM_SECTOR;
+        if (o % SIM_BLOCK == 0 && !sim_image_has(&n->lost, o / SIM_BLOCK) &&
+            !sim_image_has(&n->durable, o / SIM_BLOCK)) {
+            len = size - o < SIM_BLOCK ? size - o : SIM_BLOCK;
+            continue; /* zeros then, and zeros on the disk */
+        }
+        TB_ASSERT(tb_real_read(fd, sector, len, o) == (int64_t)len);
+        if (!is_clean_by_lie(n, sector, o, len) || sim_image_is(&n->durable, o, sector, len))
             continue;
-        size_t have = o >= n->len ? 0 : n->len - o < len ? n->len - o : len;
-        if (have < len)
-            (void)tb_real_write(fd, zeros, len, o, false); /* a test's folder: it can be written */
-        if (have && memcmp(n->durable + o, cached + o, have) != 0)
-            (void)tb_real_write(fd, n->durable + o, have, o, false);
+        sim_image_get(&n->durable, o, sector, len);
+        (void)tb_real_write(fd, sector, len, o, false); /* a test's folder: it can be written */
     }
-    unmap_cached(cached, size);
     if (fd >= 0)
         (void)close(fd); /* a test's file */
-    free(n->lost);
-    n->lost = NULL;
-    n->lost_len = 0;
+    sim_image_free(&n->lost);
+}
+
+/* What is written again is dirty again, even with the same bytes: a later sync writes it. */
+static void not_lost(struct sim_node *n, size_t offset, size_t len)
+{
+    for (size_t o = offset / SIM_SECTOR * SIM_SECTOR; o < offset + len && o < n->lost.len; o += SIM_SECTOR) {
+        char differs, first;
+        TB_ASSERT(tb_real_read(n->hold_fd, &first, 1, o) == 1);
+        differs = (char)~first;
+        sim_image_put(&n->lost, o, &differs, 1);
+    }
 }
 
 static struct sim_sync *sync_of(struct tb_sim *sim, const struct tb_op *op)
@@ -322,11 +297,11 @@ static void make_durable(struct tb_sim *sim, struct sim_node *n, size_t offset, 
     if (offset >= size || len == 0)
         return;
     len = len < size - offset ? len : size - offset;
-    if (n->len < offset + len)
-        durable_resize(n, offset + len);
-    int64_t got = tb_real_read(n->hold_fd, n->durable + offset, len, offset);
-    TB_ASSERT(got == (int64_t)len);
-    patch_syncs(sim->disk.syncs, n, n->durable + offset, offset, len);
+    char *bytes = sim_malloc(len);
+    TB_ASSERT(tb_real_read(n->hold_fd, bytes, len, offset) == (int64_t)len);
+    sim_image_put(&n->durable, offset, bytes, len);
+    patch_syncs(sim->disk.syncs, n, bytes, offset, len);
+    free(bytes);
 }
 
 /* A failed or cancelled write leaves some of its sectors behind. */
@@ -349,16 +324,51 @@ static void remember_last(struct tb_sim *sim, struct sim_node *n, uint64_t offse
     sim->disk.last_len = len;
 }
 
+/* A run of zeros becomes a hole: the folder may be in memory. */
+static int64_t write_zeros(int fd, size_t len, uint64_t offset)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (offset < (uint64_t)st.st_size &&
+        fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) < 0)
+        return -errno;
+    if (offset + len > (uint64_t)st.st_size && ftruncate(fd, (off_t)(offset + len)) < 0)
+        return -errno;
+    return (int64_t)len;
+}
+
+static int64_t write_sparse(int fd, const char *buf, size_t len, uint64_t offset)
+{
+    enum { RUN = 64 << 10 };
+    static const char zeros[RUN];
+    int64_t put = 0;
+    if (len <= RUN)
+        return tb_real_write(fd, buf, len, offset, false);
+    for (size_t o = 0; o < len; o += (size_t)put) {
+        size_t part = len - o < RUN ? len - o : RUN;
+        put = memcmp(buf + o, zeros, part) == 0 ? write_zeros(fd, part, offset + o) : -EOPNOTSUPP;
+        if (put < 0)
+            put = tb_real_write(fd, buf + o, part, offset + o, false);
+        if (put < 0)
+            return put;
+    }
+    return (int64_t)len;
+}
+
 int64_t sim_write_now(struct tb_sim *sim, int fd, const void *buf, size_t len, uint64_t offset, bool durable)
 {
     struct sim_node *n = sim_node_of_fd(sim, fd);
     if (!n)
         return -EBADF;
-    int64_t put = tb_real_write(fd, buf, len, offset, false);
+    int64_t put = write_sparse(fd, buf, len, offset);
+    if (put > 0)
+        not_lost(n, offset, (size_t)put);
     if (put > 0 && durable)
         make_durable(sim, n, offset, (size_t)put);
     else if (put > 0)
         remember_last(sim, n, offset, (uint64_t)put);
+    sim_changed(sim);
     return put;
 }
 
@@ -388,6 +398,14 @@ void sim_disk_submit(struct tb_sim *sim, struct tb_op *op)
     if (op->kind == TB_OP_DATASYNC)
         (void)sim_begin_sync(sim, n, op); /* the world's list has it */
     sim_schedule(op);
+    if (op->kind == TB_OP_WRITE)
+        sim_changed(sim);
+}
+
+/* A call that moves only part of its bytes, and says so. */
+static size_t short_of(size_t len)
+{
+    return len > SIM_SECTOR ? len / 2 / SIM_SECTOR * SIM_SECTOR : len / 2;
 }
 
 static unsigned complete_write(struct tb_sim *sim, struct tb_op *op)
@@ -398,6 +416,8 @@ static unsigned complete_write(struct tb_sim *sim, struct tb_op *op)
     char *buf = (char *)op->buf + op->result;
     uint64_t offset = op->offset + (uint64_t)op->result;
     size_t left = op->len - (size_t)op->result;
+    if (error == TB_SIM_SHORT)
+        return sim_finish(op, sim_write_now(sim, op->fd, buf, short_of(left), offset, false));
     if (error) {
         if (error != ENOSPC)
             sim_write_some(sim, op->fd, buf, left, offset);
@@ -417,6 +437,7 @@ static unsigned complete_write(struct tb_sim *sim, struct tb_op *op)
     struct sim_node *n = op->flags & TB_OPF_DURABLE && !sim->lie_durable ? sim_node_of_fd(sim, op->fd) : NULL;
     if (n)
         make_durable(sim, n, op->offset, op->len);
+    sim_changed(sim);
     return sim_finish(op, op->result);
 }
 
@@ -425,13 +446,18 @@ unsigned sim_disk_complete(struct tb_sim *sim, struct tb_op *op)
     if (op->kind == TB_OP_WRITE)
         return complete_write(sim, op);
     int error = sim_fault(sim, op->kind == TB_OP_READ ? TB_SIM_READ : TB_SIM_SYNC);
-    if (op->kind == TB_OP_READ)
-        return sim_finish(op, error ? -error : tb_real_read(op->fd, op->buf, op->len, op->offset));
+    if (op->kind == TB_OP_READ) {
+        size_t len = error == TB_SIM_SHORT ? short_of(op->len) : op->len;
+        int64_t got = error && error != TB_SIM_SHORT ? -error : sim_read(op->fd, op->buf, len, op->offset);
+        sim_flip(sim, op->fd, op->buf, got, op->offset);
+        return sim_finish(op, got);
+    }
     struct sim_sync *s = sync_of(sim, op);
     if (error)
         sim_fail_sync(sim, s);
     else
         sim_end_sync(sim, s, !sim->lie_sync);
+    sim_changed(sim);
     return sim_finish(op, -error);
 }
 
@@ -445,6 +471,21 @@ void sim_disk_drop(struct tb_sim *sim, struct tb_op *op)
                             op->flags & TB_OPF_DURABLE && !sim->lie_durable); /* nobody is told either way */
 }
 
+bool tb_sim_foreign_write(struct tb_sim *sim, int fd, const void *buf, size_t len, uint64_t offset, int64_t *result)
+{
+    struct stat st;
+    struct sim_node *n = fstat(fd, &st) == 0 ? find_node(sim, &st) : NULL;
+    if (!n)
+        return false;
+    int error = sim_fault(sim, TB_SIM_WRITE);
+    if (error == TB_SIM_SHORT)
+        len = short_of(len);
+    *result = error && error != TB_SIM_SHORT ? -error : sim_write_now(sim, fd, buf, len, offset, false);
+    if (error && error != TB_SIM_SHORT && error != ENOSPC)
+        sim_write_some(sim, fd, buf, len, offset);
+    return true;
+}
+
 /* ---- the world's side ---- */
 
 bool sim_disk_init(struct tb_sim *sim, const char *root)
@@ -454,7 +495,7 @@ bool sim_disk_init(struct tb_sim *sim, const char *root)
     if (!real)
         return false;
     free(real);
-    sim->disk.root = sim_must(strdup(root));
+    sim->disk.root = sim_strdup(root);
     for (size_t n = strlen(root); n > 1 && sim->disk.root[n - 1] == '/'; n--)
         sim->disk.root[n - 1] = 0;
     return *root == '/' && sim_adopt(sim) == 0;
@@ -492,8 +533,11 @@ int tb_sim_flip_bit(struct tb_sim *sim, const char *path, uint64_t offset, unsig
     else if (rc == 0)
         rc = -ERANGE;
     (void)close(fd); /* a test's file */
-    if (rc > 0 && offset < n->len)
-        n->durable[offset] = (char)(n->durable[offset] ^ (1 << (bit & 7)));
+    if (rc > 0 && offset < n->durable.len) {
+        sim_image_get(&n->durable, offset, &c, 1);
+        c = (char)(c ^ (1 << (bit & 7)));
+        sim_image_put(&n->durable, offset, &c, 1);
+    }
     return rc < 0 ? (int)rc : 0;
 }
 
@@ -513,11 +557,12 @@ bool tb_sim_is_durable(struct tb_sim *sim, const char *path, uint64_t offset, ui
             return false;
     }
     size_t size = sim_cached_size(n);
-    if (len > n->len || offset > n->len - len || len > size || offset > size - len)
+    if (len > n->durable.len || offset > n->durable.len - len || len > size || offset > size - len)
         return false;
-    const char *cached = map_cached(n, size);
-    bool same = len == 0 || memcmp(cached + offset, n->durable + offset, len) == 0;
-    unmap_cached(cached, size);
+    char *cached = sim_malloc(len + 1);
+    bool same = tb_real_read(n->hold_fd, cached, len, offset) == (int64_t)len &&
+                sim_image_is(&n->durable, offset, cached, len);
+    free(cached);
     return same;
 }
 

@@ -52,7 +52,7 @@ static int sim_open(struct tb_io *io, const char *path, unsigned flags)
         sim_add_change(sim, NULL, inside(io, path), n);
     if (d->open_n == d->open_cap) {
         d->open_cap = d->open_cap ? d->open_cap * 2 : 32;
-        d->open = sim_must(realloc(d->open, d->open_cap * sizeof(*d->open)));
+        d->open = sim_realloc(d->open, d->open_cap * sizeof(*d->open));
     }
     d->open[d->open_n++] = (struct sim_open){fd, flags & TB_OPEN_DIRECT};
     return fd;
@@ -163,6 +163,7 @@ static int sim_sync_dir(struct tb_io *io, const char *path)
             sim_names_set(t, name, n);
     }
     sim_free_entries(&e);
+    sim_changed(sim);
     return 0;
 }
 
@@ -195,14 +196,19 @@ static int sim_lock(struct tb_io *io, int fd)
 static int64_t sim_pread(struct tb_io *io, int fd, void *buf, size_t len, uint64_t offset)
 {
     int rc = begin_call(io, NULL, TB_SIM_READ);
-    return rc < 0 ? rc : tb_real_read(fd, buf, len, offset);
+    bool is_short = rc == -TB_SIM_SHORT;
+    if (rc < 0 && !is_short)
+        return rc;
+    int64_t got = sim_read(fd, buf, is_short ? len / 2 : len, offset);
+    sim_flip(sim_of(io), fd, buf, got, offset);
+    return got;
 }
 
 static int64_t sim_pwrite(struct tb_io *io, int fd, const void *buf, size_t len, uint64_t offset)
 {
     int rc = begin_call(io, NULL, TB_SIM_WRITE);
-    if (rc == 0)
-        return sim_write_now(sim_of(io), fd, buf, len, offset, false);
+    if (rc == 0 || rc == -TB_SIM_SHORT)
+        return sim_write_now(sim_of(io), fd, buf, rc < 0 ? len / 2 : len, offset, false);
     if (!sim_io_of(io)->dead && rc != -ENOSPC)
         sim_write_some(sim_of(io), fd, buf, len, offset);
     return rc;
@@ -222,6 +228,7 @@ static int sim_sync(struct tb_io *io, int fd)
         sim_fail_sync(sim, s);
     else
         sim_end_sync(sim, s, !sim->lie_sync);
+    sim_changed(sim);
     return rc;
 }
 

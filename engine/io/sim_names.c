@@ -21,6 +21,38 @@ void *sim_must(void *p)
     return p;
 }
 
+volatile unsigned tb_sim_own_memory;
+
+void *sim_malloc(size_t n)
+{
+    tb_sim_own_memory++;
+    void *p = malloc(n);
+    tb_sim_own_memory--;
+    return sim_must(p);
+}
+
+void *sim_calloc(size_t n, size_t size)
+{
+    tb_sim_own_memory++;
+    void *p = calloc(n, size);
+    tb_sim_own_memory--;
+    return sim_must(p);
+}
+
+void *sim_realloc(void *old, size_t n)
+{
+    tb_sim_own_memory++;
+    void *p = realloc(old, n);
+    tb_sim_own_memory--;
+    return sim_must(p);
+}
+
+char *sim_strdup(const char *text)
+{
+    size_t n = strlen(text) + 1;
+    return memcpy(sim_malloc(n), text, n);
+}
+
 void sim_path(char out[SIM_PATH_BYTES], const char *fmt, ...)
 {
     va_list ap;
@@ -64,10 +96,10 @@ void sim_names_set(struct sim_names *t, const char *path, struct sim_node *node)
     }
     if (t->n == t->cap) {
         t->cap = t->cap ? t->cap * 2 : 32;
-        t->v = sim_must(realloc(t->v, t->cap * sizeof(*t->v)));
+        t->v = sim_realloc(t->v, t->cap * sizeof(*t->v));
     }
     memmove(t->v + i + 1, t->v + i, (t->n - i) * sizeof(*t->v));
-    t->v[i] = (struct sim_name){sim_must(strdup(path)), node};
+    t->v[i] = (struct sim_name){sim_strdup(path), node};
     t->n++;
 }
 
@@ -142,14 +174,15 @@ static void names_move_tree(struct sim_names *t, const char *from, const char *t
 
 void sim_add_change(struct tb_sim *sim, const char *from, const char *to, struct sim_node *node)
 {
-    struct sim_change *c = sim_must(calloc(1, sizeof(*c)));
-    c->from = from ? sim_must(strdup(from)) : NULL;
-    c->to = to ? sim_must(strdup(to)) : NULL;
+    struct sim_change *c = sim_calloc(1, sizeof(*c));
+    c->from = from ? sim_strdup(from) : NULL;
+    c->to = to ? sim_strdup(to) : NULL;
     c->node = node;
     struct sim_change **at = &sim->disk.changes;
     while (*at)
         at = &(*at)->next;
     *at = c;
+    sim_changed(sim);
 }
 
 void sim_free_change(struct sim_change *c)
@@ -212,9 +245,9 @@ static bool add_entry(void *user, const char *name)
     struct sim_entries *e = user;
     if (e->n == e->cap) {
         e->cap = e->cap ? e->cap * 2 : 32;
-        e->v = sim_must(realloc(e->v, e->cap * sizeof(*e->v)));
+        e->v = sim_realloc(e->v, e->cap * sizeof(*e->v));
     }
-    e->v[e->n++] = sim_must(strdup(name));
+    e->v[e->n++] = sim_strdup(name);
     return true;
 }
 

@@ -27,9 +27,8 @@ static size_t new_fd(struct sim_net *net)
         i++;
     if (i == net->cap) {
         size_t cap = net->cap ? net->cap * 2 : 64;
-        net->end = realloc(net->end, cap * sizeof(struct sim_end *));
-        net->listener = realloc(net->listener, cap * sizeof(struct sim_listener *));
-        TB_ASSERT(net->end && net->listener);
+        net->end = sim_realloc(net->end, cap * sizeof(struct sim_end *));
+        net->listener = sim_realloc(net->listener, cap * sizeof(struct sim_listener *));
         memset(net->end + net->cap, 0, (cap - net->cap) * sizeof(struct sim_end *));
         memset(net->listener + net->cap, 0, (cap - net->cap) * sizeof(struct sim_listener *));
         net->cap = cap;
@@ -51,8 +50,7 @@ static struct sim_listener *listener_at(struct tb_sim *sim, int fd)
 
 static struct sim_end *new_end(struct tb_sim *sim, const char *from)
 {
-    struct sim_end *e = calloc(1, sizeof(*e));
-    TB_ASSERT(e != NULL);
+    struct sim_end *e = sim_calloc(1, sizeof(*e));
     size_t i = new_fd(&sim->net);
     sim->net.end[i] = e;
     e->fd = SIM_FD_FIRST + (int)i;
@@ -102,8 +100,7 @@ static void append(struct sim_end *e, const char *bytes, size_t len)
     }
     if (e->rx_len + len > e->rx_cap) {
         e->rx_cap = e->rx_cap * 2 > e->rx_len + len ? e->rx_cap * 2 : e->rx_len + len;
-        e->rx = realloc(e->rx, e->rx_cap);
-        TB_ASSERT(e->rx != NULL);
+        e->rx = sim_realloc(e->rx, e->rx_cap);
     }
     memcpy(e->rx + e->rx_len, bytes, len);
     e->rx_len += len;
@@ -190,9 +187,7 @@ static int sim_listen(struct tb_io *io, const char *address, uint16_t port)
         return -ENAMETOOLONG;
     if (find_listener(sim, address, port))
         return -EADDRINUSE;
-    struct sim_listener *l = calloc(1, sizeof(*l));
-    if (!l)
-        return -ENOMEM;
+    struct sim_listener *l = sim_calloc(1, sizeof(*l));
     size_t i = new_fd(&sim->net);
     sim->net.listener[i] = l;
     l->fd = SIM_FD_FIRST + (int)i;
@@ -277,6 +272,11 @@ static unsigned complete_recv(struct tb_sim *sim, struct tb_op *op)
     size_t want = sizeof(io->recv);
     if (sim->split && e->rx_len > 1 && sim_chance(sim, 70))
         want = 1 + tb_sim_choose(sim, e->rx_len < 100 || sim_chance(sim, 50) ? e->rx_len : 100);
+    want = want < sizeof(io->recv) ? want : sizeof(io->recv);
+    if (error == TB_SIM_SHORT) {
+        want = 1;
+        error = 0;
+    }
     size_t n = error ? 0 : take(e, io->recv, want);
     e->recv = NULL;
     if (error)

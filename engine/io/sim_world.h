@@ -30,6 +30,12 @@ struct sim_fault {
     bool sticky;
 };
 
+/* One in so many calls of a kind fails, by the seed. */
+struct sim_odds {
+    uint32_t one_in; /* 0: never */
+    int error;
+};
+
 struct sim_io {
     struct tb_io base;
     struct tb_sim *sim; /* borrowed: outlives its ios */
@@ -44,6 +50,12 @@ struct sim_io {
 
 /* ---- disk ---- */
 
+/* A file's bytes, without its blocks of zeros (sim_image.c). */
+struct sim_image {
+    char **block; /* owned; NULL: zeros */
+    size_t blocks, len;
+};
+
 /* A file or folder, by inode. hold_fd keeps the inode number from being given to another. */
 struct sim_node {
     struct sim_node *next;
@@ -51,11 +63,9 @@ struct sim_node {
     ino_t ino;
     int hold_fd; /* owned */
     bool dir;
-    char *durable; /* owned: the bytes after a power cut in which nothing else survives */
-    size_t len, cap;
-    char *lost; /* owned: the cached image when a sync failed; sectors still equal to it count as clean */
-    size_t lost_len;
-    int lock_fd; /* the descriptor that holds the lock, or -1 */
+    struct sim_image durable; /* the bytes after a power cut in which nothing else survives */
+    struct sim_image lost;    /* the cached image when a sync failed; sectors still equal to it count as clean */
+    int lock_fd;              /* the descriptor that holds the lock, or -1 */
 };
 
 struct sim_name {
@@ -82,7 +92,7 @@ struct sim_sync {
     struct sim_node *node;
     uint64_t *block; /* owned; ascending */
     char *bytes;     /* owned: n blocks */
-    size_t n;
+    size_t n, cap;
     size_t size; /* of the file */
 };
 
@@ -145,6 +155,11 @@ struct sim_net {
     uint16_t next_port;
 };
 
+struct sim_flip {
+    const struct sim_node *node; /* only compared */
+    uint64_t at;
+};
+
 struct tb_sim {
     uint64_t digest;
     struct sim_rng rng;
@@ -154,7 +169,15 @@ struct tb_sim {
     struct sim_io *ios; /* oldest first */
     uint64_t ios_made;
     struct sim_fault fault[TB_SIM_KINDS];
+    struct sim_fault any; /* of the kinds in any_kinds */
+    struct sim_odds odds[TB_SIM_KINDS];
+    uint32_t any_kinds, flip_one_in;
+    uint64_t injected[TB_SIM_KINDS], flipped;
+    struct sim_flip flip[16]; /* the last ones */
     bool split, lie_durable, lie_sync;
+    void (*watch)(void *user);
+    void *watch_user;
+    bool watching;
     struct sim_disk disk;
     struct sim_net net;
 };
@@ -168,12 +191,19 @@ static inline struct tb_sim *sim_of(struct tb_io *io)
     return sim_io_of(io)->sim;
 }
 
+/* ---- sim_fault.c ---- */
+/* sim_fault: count a call of this kind; the errno it must fail with (or TB_SIM_SHORT), or 0. */
+int sim_fault(struct tb_sim *sim, enum tb_sim_kind kind);
+/* sim_changed: what a power cut could find has changed: the watcher looks. */
+void sim_changed(struct tb_sim *sim);
+/* sim_flip: what was read may have a bit wrong. */
+void sim_flip(struct tb_sim *sim, int fd, char *bytes, int64_t len, uint64_t offset);
+
 /* ---- sim.c ---- */
+void sim_seed(struct sim_rng *r, uint64_t seed);
 /* sim_chance: true in percent of 100 cases. */
 bool sim_chance(struct tb_sim *sim, unsigned percent);
 void sim_noise(struct tb_sim *sim, char *p, size_t n);
-/* sim_fault: count a call of this kind; the errno it must fail with, or 0. */
-int sim_fault(struct tb_sim *sim, enum tb_sim_kind kind);
 /* sim_schedule: op completes after a seeded delay. */
 void sim_schedule(struct tb_op *op);
 /* sim_note: something happened; goes into the digest. */
@@ -184,6 +214,11 @@ unsigned sim_finish(struct tb_op *op, int64_t result);
 /* ---- sim_names.c ---- */
 /* sim_must: a simulated run can't go on without memory: the world is a test, so it stops. */
 void *sim_must(void *p) __attribute__((returns_nonnull));
+/* The same for what the world allocates; see tb_sim_own_memory. */
+void *sim_malloc(size_t n) __attribute__((returns_nonnull));
+void *sim_calloc(size_t n, size_t size) __attribute__((returns_nonnull));
+void *sim_realloc(void *old, size_t n) __attribute__((returns_nonnull));
+char *sim_strdup(const char *text) __attribute__((returns_nonnull));
 /* sim_path: formats a path that must fit. */
 void sim_path(char out[SIM_PATH_BYTES], const char *fmt, ...) TB_PRINTF(2, 3);
 struct sim_node *sim_names_get(const struct sim_names *t, const char *path);
@@ -209,6 +244,25 @@ bool sim_has_entry(const struct sim_entries *e, const char *name);
 void sim_real_path(struct tb_sim *sim, const char *path, char out[SIM_PATH_BYTES]);
 /* sim_walk: everything under the root as it is now. 0 or -errno. */
 int sim_walk(struct tb_sim *sim, struct sim_names *out);
+
+/* ---- sim_image.c ---- */
+/* sim_image_block: 4096 bytes, perhaps the shared ones of zeros. */
+const char *sim_image_block(const struct sim_image *m, size_t b);
+bool sim_image_has(const struct sim_image *m, size_t b);
+void sim_image_resize(struct sim_image *m, size_t len);
+/* sim_image_put: grows as needed. sim_image_get, sim_image_is: zeros behind the end. */
+void sim_image_put(struct sim_image *m, size_t at, const char *bytes, size_t len);
+void sim_image_get(const struct sim_image *m, size_t at, char *out, size_t len);
+bool sim_image_is(const struct sim_image *m, size_t at, const char *bytes, size_t len);
+void sim_image_copy(struct sim_image *to, const struct sim_image *from);
+void sim_image_free(struct sim_image *m);
+/* sim_data_from: where the next data of a real file begins, from `at` on, and ends; size if there is none. */
+size_t sim_data_from(int fd, size_t at, size_t size, size_t *end);
+/* sim_read: as tb_real_read; holes cost nothing. */
+int64_t sim_read(int fd, char *buf, size_t len, uint64_t offset);
+/* sim_image_load, sim_image_store: from and to a real file; holes stay holes. */
+void sim_image_load(struct sim_image *m, int fd);
+int sim_image_store(const struct sim_image *m, int fd);
 
 /* ---- sim_disk.c ---- */
 bool sim_disk_init(struct tb_sim *sim, const char *root);

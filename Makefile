@@ -39,9 +39,10 @@ UNIT     := $(sort $(wildcard tests/unit/*/test_*.c tests/prop/test_*.c tests/si
 FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 CRASH    := $(if $(shell pkg-config --exists fuse3 2>/dev/null && echo yes),tests/crash/faultdisk.c)
 TESTLIB  := $(sort $(wildcard tests/lib/*.c))
+SIMLIB   := $(sort $(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
 LIB      := $(ENGINE) $(FRONT)
-HEADERS  := $(sort $(wildcard include/tambo/*.h engine/*/*.h frontends/*.h frontends/*/*.h tools/*.h bench/*.h tests/lib/*.h))
-SOURCES  := $(LIB) $(DAEMON) $(TOOLS) $(BENCH) $(UNIT) $(FUZZ) $(TESTLIB) tests/crash/faultdisk.c
+HEADERS  := $(sort $(wildcard include/tambo/*.h engine/*/*.h frontends/*.h frontends/*/*.h tools/*.h bench/*.h tests/lib/*.h tests/sim/*.h))
+SOURCES  := $(LIB) $(DAEMON) $(TOOLS) $(BENCH) $(UNIT) $(FUZZ) $(TESTLIB) $(SIMLIB) tests/crash/faultdisk.c
 MAN      := $(sort $(wildcard docs/man/*.[158]))
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 bin      = $(patsubst %.c,$(B)/%,$(1))
@@ -69,6 +70,9 @@ $(B)/tests/crash/faultdisk: tests/crash/faultdisk.c
 	$(Q)$(CC) $(CFLAGS) -D_FILE_OFFSET_BITS=64 $$(pkg-config --cflags fuse3) -MF $@.d -o $@ $< $(FLAGS.$(VARIANT)) -pie $$(pkg-config --libs fuse3)
 $(B)/libtests.a: $(call obj,$(TESTLIB))
 	$(Q)rm -f $@; ar rcs $@ $^
+$(B)/tests/sim/%: $(B)/tests/sim/%.o $(call obj,$(SIMLIB)) $(B)/libtests.a $(B)/libtambo.a
+	@echo "  LINK $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libtambo.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
@@ -107,6 +111,11 @@ fuzz: ## fuzz every parser for SECONDS (default 60) each
 	@SECONDS_EACH=$(or $(SECONDS),60) bash tests/run.sh fuzz
 check-unit: ## unit and property tests alone
 	@MAKE="$(MAKE)" bash tests/run.sh unit prop
+check-sim: $(B)/tests/sim/test_server ## the whole server in a simulated world; SEED=N runs that seed alone, COUNT=N so many
+	@echo "commit $$(git rev-parse --short HEAD 2>/dev/null)"; $(B)/tests/sim/test_server $(if $(SEED),$(SEED) $(or $(COUNT),1))
+soak: $(B)/tests/sim/test_server ## the same for HOURS (default 1), going on where the last soak ended
+	@mkdir -p build/soak; $(B)/tests/sim/test_server --minutes $$(( $(or $(HOURS),1) * 60 )) --from 100000 \
+		--state build/soak/$$(git rev-parse --short HEAD 2>/dev/null || echo here)
 check-proto: ## protocol dialogues alone
 	@MAKE="$(MAKE)" bash tests/run.sh proto
 check-crash: ## crash and power-cut tests alone; ROUNDS=N of each instead of 300 and 60
@@ -160,6 +169,6 @@ help: ## this list
 	@sed -n 's/^\([a-z][a-z_.-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all run test deps deps-build deps-test tests fuzzers fuzz check-unit check-proto check-crash check-sabotage check-corpus bench bench-peers \
+.PHONY: all run test deps deps-build deps-test tests fuzzers fuzz check-unit check-sim soak check-proto check-crash check-sabotage check-corpus bench bench-peers \
         lint lint-format lint-tidy lint-clang lint-man format install clean help
 .SECONDARY:

@@ -388,6 +388,8 @@ static bool open_store(struct daemon *d, int *code, struct tb_error *err)
                                  .checkpoint_log_bytes = cfg->checkpoint_log_bytes,
                                  .checkpoint_ms = cfg->checkpoint_ms,
                                  .trash_days = cfg->trash_days,
+                                 .retention_trash_days = cfg->retention_trash_days,
+                                 .retention_junk_days = cfg->retention_junk_days,
                                  .copy_log_bytes = cfg->index_copy_log_bytes,
                                  .copy_hours = cfg->index_copy_hours,
                                  .no_dedup = !cfg->dedup,

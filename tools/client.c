@@ -73,6 +73,8 @@ static bool open_store(struct tool *t, struct client *c)
                                  .checkpoint_ms = c->cfg->checkpoint_ms,
                                  .checkpoint_log_bytes = c->cfg->checkpoint_log_bytes,
                                  .trash_days = c->cfg->trash_days,
+                                 .retention_trash_days = c->cfg->retention_trash_days,
+                                 .retention_junk_days = c->cfg->retention_junk_days,
                                  .no_dedup = !c->cfg->dedup,
                                  .copy_log_bytes = c->cfg->index_copy_log_bytes,
                                  .copy_hours = c->cfg->index_copy_hours};

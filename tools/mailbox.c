@@ -1,14 +1,16 @@
 /*
- * mailbox.c: tambo mailbox list, create, delete.
+ * mailbox.c: tambo mailbox list, create, delete, retention.
  */
+#include <stdlib.h>
+
 #include "tools/tambo.h"
 
 void mailbox_list(struct tool *t)
 {
-    static const char *const keys[] = {"name",        "messages", "unseen",      "bytes",
-                                       "uidvalidity", "uidnext",  "special_use", NULL};
-    static const char *const heads[] = {"MAILBOX",     "MESSAGES", "UNSEEN",      "BYTES",
-                                        "UIDVALIDITY", "UIDNEXT",  "SPECIAL USE", NULL};
+    static const char *const keys[] = {"name",    "messages",       "unseen",      "bytes", "uidvalidity",
+                                       "uidnext", "retention_days", "special_use", NULL};
+    static const char *const heads[] = {"MAILBOX", "MESSAGES",  "UNSEEN",      "BYTES", "UIDVALIDITY",
+                                        "UIDNEXT", "KEPT DAYS", "SPECIAL USE", NULL};
     json_t *result = client_call(t, "mailbox list", json_pack("{s:s}", "account", t->args[0]));
 
     if (result)
@@ -39,4 +41,31 @@ void mailbox_delete(struct tool *t)
     snprintf(question, sizeof(question), "Delete mailbox %.300s of %.200s and its mail?", t->args[1], t->args[0]);
     if (tool_confirm(t, question))
         change(t, "mailbox delete", "deleted");
+}
+
+void mailbox_retention(struct tool *t)
+{
+    unsigned given = t->given & (OPT_DAYS | OPT_NONE | OPT_DEFAULT);
+    json_t *args, *result;
+    char *end = NULL;
+    long days = t->days ? strtol(t->days, &end, 10) : 0;
+
+    if ((given != OPT_DAYS && given != OPT_NONE && given != OPT_DEFAULT) || (end && *end != '\0')) {
+        tool_fail(t, EX_USAGE, "say one of --days N, --none, --default");
+        return;
+    }
+    args = json_pack("{s:s, s:s}", "account", t->args[0], "name", t->args[1]);
+    if (args && given == OPT_DAYS)
+        json_object_set_new(args, "days", json_integer(days));
+    else if (args)
+        json_object_set_new(args, "rule", json_string(given == OPT_NONE ? "none" : "default"));
+    result = client_call(t, "mailbox retention", args);
+    days = result ? (long)json_integer_value(json_object_get(result, "retention_days")) : 0;
+    if (result && t->json)
+        print_json(result);
+    else if (result && days > 0)
+        printf("%s: messages are expunged after %ld days\n", t->args[1], days);
+    else if (result)
+        printf("%s: messages are kept\n", t->args[1]);
+    json_decref(result);
 }

@@ -36,6 +36,8 @@ static const struct command commands[] = {
     {"mailbox list", "ACCOUNT", 1, 0, 0, mailbox_list, "list an account's mailboxes"},
     {"mailbox create", "ACCOUNT NAME", 2, 0, 0, mailbox_create, "make a mailbox"},
     {"mailbox delete", "ACCOUNT NAME", 2, OPT_YES, 0, mailbox_delete, "delete a mailbox and its mail"},
+    {"mailbox retention", "ACCOUNT NAME", 2, OPT_DAYS | OPT_NONE | OPT_DEFAULT, 0, mailbox_retention,
+     "how long messages stay in a mailbox"},
     {"undelete", "ACCOUNT", 1, OPT_MAILBOX | OPT_SINCE | OPT_ALL | OPT_UID | OPT_TO | OPT_LIST, 0, undelete,
      "bring deleted messages and mailboxes back, or list them"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
@@ -61,6 +63,9 @@ static const struct option options[] = {
     {"all", no_argument, NULL, 'a'},
     {"list", no_argument, NULL, 'l'},
     {"deleted", no_argument, NULL, 'd'},
+    {"days", required_argument, NULL, 'D'},
+    {"none", no_argument, NULL, 'n'},
+    {"default", no_argument, NULL, 'f'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -136,6 +141,9 @@ static int help(void)
          "  --since T          undelete: what was deleted since T: 2026-11-20, 2026-11-20T14:03 (UTC), or 3h, 2d ago\n"
          "  --mailbox M        undelete: of this mailbox alone\n"
          "  --uid U            undelete: messages by the UIDs they had in the mailbox: 4,7:9\n"
+         "  --days N           mailbox retention: expunge messages that have been in it for N days\n"
+         "  --none             mailbox retention: keep messages for ever\n"
+         "  --default          mailbox retention: as the configuration says of its special use\n"
          "  --to M             undelete: into this mailbox, not where it was\n"
          "  --hostname H       init: this server's name (default: the machine's)\n"
          "  --port-offset N    init: listen on the well-known ports + N (default 10000)\n"
@@ -164,7 +172,10 @@ static bool option_given(struct tool *t, int opt)
                 {'t', OPT_TO, offsetof(struct tool, to)},
                 {'a', OPT_ALL, 0},
                 {'l', OPT_LIST, 0},
-                {'d', OPT_DELETED, 0}};
+                {'d', OPT_DELETED, 0},
+                {'D', OPT_DAYS, offsetof(struct tool, days)},
+                {'n', OPT_NONE, 0},
+                {'f', OPT_DEFAULT, 0}};
 
     if (opt == 'c')
         t->conf = optarg;

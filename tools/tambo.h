@@ -28,7 +28,10 @@ enum {
     OPT_UID = 1024,
     OPT_TO = 2048,
     OPT_LIST = 4096,
-    OPT_DELETED = 8192
+    OPT_DELETED = 8192,
+    OPT_DAYS = 16384,
+    OPT_NONE = 32768,
+    OPT_DEFAULT = 65536
 };
 
 struct client;
@@ -36,7 +39,7 @@ struct tool {
     const char *conf; /* path of the configuration */
     bool json;
     unsigned given; /* OPT_ bits */
-    const char *scheme, *hostname, *port_offset, *shards, *segment_size, *mailbox, *since, *uid, *to;
+    const char *scheme, *hostname, *port_offset, *shards, *segment_size, *mailbox, *since, *uid, *to, *days;
     char **args; /* after the command's words */
     int args_n;
     int exit;              /* what the process returns: set by whoever fails */
@@ -75,6 +78,7 @@ void account_import(struct tool *t);
 void mailbox_list(struct tool *t);
 void mailbox_create(struct tool *t);
 void mailbox_delete(struct tool *t);
+void mailbox_retention(struct tool *t);
 void stat_show(struct tool *t);
 void undelete(struct tool *t);
 void account_undelete(struct tool *t);

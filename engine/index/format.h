@@ -18,7 +18,8 @@ struct tb_disk_state { /* counters of the shard; a cache in memory, written at e
     uint64_t stored_raw_bytes, stored_bytes;
     int64_t time_ms;           /* of the last TIME record: since 1970; 0: none yet */
     uint64_t shared_raw_bytes; /* of bodies, for every reference behind the first */
-    uint64_t reserved[2];
+    uint64_t rules;            /* mailboxes, deleted ones too, with a retention of so many days of their own */
+    uint64_t reserved;
 };
 _Static_assert(sizeof(struct tb_disk_state) == 112, "state");
 
@@ -48,7 +49,8 @@ struct tb_disk_mbox { /* then the leaf name */
     uint16_t special, flags;
     uint32_t keywords_n; /* bits in use */
     int64_t due;         /* DELETED: its trash entry's; else 0 */
-    uint64_t reserved;
+    uint32_t retention;  /* days; 0: as its special use says; UINT32_MAX: for ever */
+    uint32_t reserved;
 };
 _Static_assert(sizeof(struct tb_disk_mbox) == 88, "mbox");
 

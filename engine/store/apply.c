@@ -912,6 +912,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_QUARANTINE] = apply_quarantine,
     [TB_REC_UNEXPUNGE] = tb_apply_unexpunge,
     [TB_REC_UNDELETE] = tb_apply_undelete,
+    [TB_REC_RULE] = tb_apply_rule,
 };
 
 enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)

@@ -37,6 +37,7 @@ enum tb_rc tb_apply_acct_delete(struct tb_applier *x, const struct tb_record *r)
 enum tb_rc tb_apply_unplace(struct tb_applier *x, const struct tb_record *r);
 enum tb_rc tb_apply_unexpunge(struct tb_applier *x, const struct tb_record *r);
 enum tb_rc tb_apply_undelete(struct tb_applier *x, const struct tb_record *r);
+enum tb_rc tb_apply_rule(struct tb_applier *x, const struct tb_record *r);
 enum tb_rc tb_apply_purge(struct tb_applier *x, const struct tb_record *r);
 
 #endif

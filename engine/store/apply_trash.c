@@ -412,6 +412,25 @@ enum tb_rc tb_apply_unexpunge(struct tb_applier *x, const struct tb_record *r)
 
 /* ---- going ---- */
 
+/* has_rule: does it count in state.rules? */
+static bool has_rule(const struct tb_disk_mbox *m)
+{
+    return m->retention != TB_RETENTION_DEFAULT && m->retention != TB_RETENTION_FOREVER;
+}
+
+enum tb_rc tb_apply_rule(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_pay_rule p;
+    struct open_mbox m;
+    if (!fixed(r->payload, &p, sizeof(p)) || !tb_apply_mbox_load(x, r->acct, p.mbox, &m))
+        return TB_CORRUPT;
+    x->state.rules -= has_rule(&m.row);
+    m.row.retention = p.days;
+    x->state.rules += has_rule(&m.row);
+    tb_apply_mbox_save(x, &m);
+    return TB_OK;
+}
+
 struct purging {
     struct tb_applier *x;
     struct tb_disk_mbox *m;
@@ -448,6 +467,7 @@ static enum tb_rc purge_mailbox(struct tb_applier *x, const struct tb_pay_purge 
         tb_apply_mbox_save(x, &m);
         return TB_OK;
     }
+    x->state.rules -= has_rule(&m.row);
     for (size_t i = 0; i < TB_ARRAY_LEN(rest); i++)
         tb_blocks_drop(x->ix, rest[i], p->acct, p->mbox);
     if (!(m.row.flags & TB_MBOX_DELETED))

@@ -128,7 +128,7 @@ static struct tb_key sub_key(uint32_t acct, struct tb_slice name)
     return k;
 }
 
-static void fill(struct tb_mailbox *out, uint32_t mbox, const struct tb_disk_mbox *m)
+static void fill(const struct tb_account *a, struct tb_mailbox *out, uint32_t mbox, const struct tb_disk_mbox *m)
 {
     out->mbox = mbox;
     out->uidvalidity = m->uidvalidity;
@@ -141,6 +141,8 @@ static void fill(struct tb_mailbox *out, uint32_t mbox, const struct tb_disk_mbo
     out->special = m->special;
     out->mailboxid = m->mailboxid;
     out->selectable = !(m->flags & TB_MBOX_NOSELECT);
+    out->retention = m->retention;
+    out->retention_days = tb_retention_days(a->shard->store, m);
 }
 
 static enum tb_rc index_failed(struct tb_account *a, enum tb_rc otherwise)
@@ -167,7 +169,7 @@ enum tb_rc tb_mailbox_find(struct tb_account *a, struct tb_slice name, struct tb
         return rc;
     if (a->deleted || path_walk(a, &p, &mbox, NULL) != p.n || !tb_mbox_get(a->shard->ix, a->acct, mbox, &m, NULL))
         return index_failed(a, TB_NOTFOUND);
-    fill(out, mbox, &m);
+    fill(a, out, mbox, &m);
     out->name = tb_arena_copy(arena, tb_slice(p.bytes, p.len));
     out->has_children = has_children(a, mbox);
     struct tb_key k = sub_key(a->acct, tb_slice(p.bytes, p.len));
@@ -197,7 +199,7 @@ enum tb_rc tb_mailbox_get(struct tb_account *a, uint32_t mbox, struct tb_arena *
     memset(out, 0, sizeof(*out));
     if (a->deleted || !tb_mbox_get(a->shard->ix, a->acct, mbox, &m, &leaf) || m.flags & TB_MBOX_DELETED)
         return index_failed(a, TB_NOTFOUND);
-    fill(out, mbox, &m);
+    fill(a, out, mbox, &m);
     for (;;) { /* the name grows from its end */
         if (leaf.len + 1 > at)
             return TB_LIMIT;
@@ -305,7 +307,7 @@ static bool emit(struct listing *l, const struct edge *e, struct tb_slice parent
     struct tb_mailbox *out = &l->v[l->n];
     if (!tb_mbox_get(l->a->shard->ix, l->a->acct, e->mbox, &m, NULL))
         return false;
-    fill(out, e->mbox, &m);
+    fill(l->a, out, e->mbox, &m);
     if (parent_name.len == 0) {
         out->name = e->leaf;
     } else {

@@ -166,6 +166,11 @@ struct tb_pay_undelete {   /* then the leaf name */
 };
 _Static_assert(sizeof(struct tb_pay_undelete) == 24, "undelete payload");
 
+struct tb_pay_rule {     /* the retention of a mailbox */
+    uint32_t mbox, days; /* 0: as its special use says; UINT32_MAX: for ever */
+};
+_Static_assert(sizeof(struct tb_pay_rule) == 8, "rule payload");
+
 /* QUEUE: head, then parts x (part head, targets x (target, mailbox name, keywords: n x (u8 length, bytes)), BLOB
  * payload image). */
 struct tb_pay_queue {

@@ -169,8 +169,12 @@ struct tb_shard {
     uint64_t reserve_pages, reserve_want, index_high, reserve_tried_ns;
     int reserve_result;
     uint64_t records, deliveries;
-    uint64_t bad_reads;           /* of damaged pieces, since start */
-    unsigned fanouts;             /* queued deliveries under way */
+    uint64_t bad_reads; /* of damaged pieces, since start */
+    unsigned fanouts;   /* queued deliveries under way */
+    struct {
+        uint32_t acct, mbox; /* the next mailbox to look at */
+        uint64_t next_ns;    /* when the next round begins */
+    } rules_at;
     uint32_t swept_accts;         /* trash.c: accounts up to it were looked at; UINT32_MAX: all */
     int64_t ckpt_time_ms;         /* the last TIME record in ckpt's snapshot */
     struct tb_copy_run *copies;   /* copies of the index being made: copy.h */
@@ -280,6 +284,12 @@ void tb_checkpoint_reserve(struct tb_shard *s);
  * accounts, once each after the start: was one left half deleted, or half brought back?
  */
 bool tb_trash_purge(struct tb_shard *s);
+/* rules.c: tb_rules_step: expunge a few of what the rules say; true if there is more to look at in this round.
+ * tb_retention_days: of a mailbox, by its own rule or its special use's; 0: for ever. */
+bool tb_rules_step(struct tb_shard *s);
+uint32_t tb_retention_days(const struct tb_store *store, const struct tb_disk_mbox *m);
+/* view.c: tb_expunge_log: messages that are there leave a mailbox for the trash, in one record; watchers are told. */
+enum tb_rc tb_expunge_log(struct tb_shard *s, uint32_t acct, uint32_t mbox, const struct tb_uidset *set);
 /* tb_place_read: a PLACE payload taken apart; false: it contradicts itself. */
 bool tb_place_read(struct tb_slice payload, uint32_t acct, struct tb_identity *out);
 void tb_trash_sweep(struct tb_shard *s);

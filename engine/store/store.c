@@ -291,6 +291,7 @@ static void tick(struct tb_op *op)
         if (w->started)
             tb_trash_sweep(s);
         more |= tb_trash_purge(s);
+        more |= tb_rules_step(s);
         tb_checkpoint_tick(s);
         tb_rotation_tick(s);
     }

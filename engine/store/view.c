@@ -564,15 +564,19 @@ enum tb_rc tb_flags_update(struct tb_view *v, const struct tb_uidset *uids, enum
     return failed(v, rc);
 }
 
-static void log_expunge(struct tb_view *v, const struct tb_uidset *set)
+enum tb_rc tb_expunge_log(struct tb_shard *s, uint32_t acct, uint32_t mbox, const struct tb_uidset *set)
 {
-    struct tb_account *a = v->account;
-    struct tb_pay_expunge e = {
-        .mbox = v->mbox, .n = (uint32_t)set->n, .modseq = next_modseq(a), .due = tb_due(a->shard)};
-    int64_t now = tb_io_wall_s(a->shard->worker->io);
-    tb_shard_record(a->shard, TB_REC_EXPUNGE, TB_EXPUNGE_WHEN, a->acct, tb_slice(&e, sizeof(e)),
-                    tb_slice(&now, sizeof(now)), ranges_slice(set));
-    tb_shard_touched(a->shard, a->acct, v->mbox);
+    struct tb_disk_acct row;
+    int64_t now = tb_io_wall_s(s->worker->io);
+    size_t len = sizeof(struct tb_pay_expunge) + sizeof(now) + set->n * sizeof(set->v[0]);
+    enum tb_rc rc = tb_shard_admit(s, len, 1, ADMIT_SMALL);
+    if (rc != TB_OK || !tb_acct_get(s->ix, acct, &row))
+        return rc != TB_OK ? rc : TB_NOTFOUND;
+    struct tb_pay_expunge e = {.mbox = mbox, .n = (uint32_t)set->n, .modseq = row.modseq + 1, .due = tb_due(s)};
+    tb_shard_record(s, TB_REC_EXPUNGE, TB_EXPUNGE_WHEN, acct, tb_slice(&e, sizeof(e)), tb_slice(&now, sizeof(now)),
+                    ranges_slice(set));
+    tb_shard_touched(s, acct, mbox);
+    return s->failed ? TB_IO : TB_OK;
 }
 
 static enum tb_rc remove_wanted(struct tb_view *v, const struct tb_uidset *uids, const struct pick *p, uint32_t max,
@@ -590,12 +594,9 @@ static enum tb_rc remove_wanted(struct tb_view *v, const struct tb_uidset *uids,
         more = pick_rows(v, uids, p, &uid, max, &set);
         if (set.n == 0)
             continue;
-        rc = set.failed ? TB_LIMIT
-                        : tb_shard_admit(a->shard, sizeof(struct tb_pay_expunge) + 8 + set.n * sizeof(set.v[0]), 1,
-                                         ADMIT_SMALL);
+        rc = set.failed ? TB_LIMIT : tb_expunge_log(a->shard, a->acct, v->mbox, &set);
         if (rc != TB_OK)
             break;
-        log_expunge(v, &set);
         for (size_t i = 0; gone != NULL && i < set.n; i++)
             tb_uidset_add(gone, set.v[i].first, set.v[i].last);
     }

@@ -35,6 +35,7 @@ struct tb_config {
     uint32_t imap_idle_s, pop3_idle_s, smtp_idle_s, pre_auth_s;
     uint32_t recipients_max;
     uint32_t trash_days;
+    uint32_t retention_trash_days, retention_junk_days;
     bool dedup; /* "false" or "true" */
     uint32_t checkpoint_ms;
     uint64_t checkpoint_log_bytes;

@@ -25,6 +25,7 @@ static const struct ctl_verb verbs[] = {
     {"mailbox create", ctl_mailbox_create},
     {"mailbox delete", ctl_mailbox_delete},
     {"mailbox list", ctl_mailbox_list},
+    {"mailbox retention", ctl_mailbox_retention},
     {"stat", ctl_stat},
     {"undelete", ctl_undelete},
     {"undelete list", ctl_undelete_list},

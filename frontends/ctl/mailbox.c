@@ -15,8 +15,9 @@ struct job {
     struct ctl *x;
     struct tb_call call;
     struct tb_account_id id;
-    enum { JOB_LIST, JOB_CREATE, JOB_DELETE } what;
+    enum { JOB_LIST, JOB_CREATE, JOB_DELETE, JOB_RETENTION } what;
     struct tb_slice name; /* borrowed from the request */
+    uint32_t days;        /* retention */
     json_t *result;       /* owned */
     const char *why;      /* static, or NULL */
 };
@@ -39,11 +40,15 @@ static json_t *special_uses(uint16_t special)
 
 static json_t *describe(const struct tb_mailbox *m)
 {
-    return json_pack("{s:s%, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:b, s:b}", "name", m->name.ptr, m->name.len,
-                     "messages", (json_int_t)m->messages, "unseen", (json_int_t)m->unseen, "deleted",
+    return json_pack("{s:s%, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:b, s:b, s:I, s:s}", "name", m->name.ptr,
+                     m->name.len, "messages", (json_int_t)m->messages, "unseen", (json_int_t)m->unseen, "deleted",
                      (json_int_t)m->deleted, "bytes", (json_int_t)m->bytes, "uidvalidity", (json_int_t)m->uidvalidity,
                      "uidnext", (json_int_t)m->uidnext, "highestmodseq", (json_int_t)m->highestmodseq, "special_use",
-                     special_uses(m->special), "subscribed", m->subscribed, "selectable", m->selectable);
+                     special_uses(m->special), "subscribed", m->subscribed, "selectable", m->selectable,
+                     "retention_days", (json_int_t)m->retention_days, "retention_rule",
+                     m->retention == TB_RETENTION_DEFAULT   ? "default"
+                     : m->retention == TB_RETENTION_FOREVER ? "none"
+                                                            : "days");
 }
 
 static enum tb_rc list_mailboxes(struct tb_account *a, json_t **out)
@@ -60,6 +65,23 @@ static enum tb_rc list_mailboxes(struct tb_account *a, json_t **out)
         for (size_t i = 0; i < n; i++)
             json_array_append_new(*out, describe(&v[i]));
     }
+    tb_arena_free(&arena);
+    return rc;
+}
+
+/* set_retention: and what the mailbox is like afterwards. */
+static enum tb_rc set_retention(struct tb_account *a, struct job *j)
+{
+    struct tb_arena arena;
+    struct tb_mailbox m;
+    tb_arena_init(&arena, 64 << 10);
+    enum tb_rc rc = tb_mailbox_find(a, j->name, &arena, &m);
+    if (rc == TB_OK)
+        rc = tb_mailbox_retention(a, m.mbox, j->days);
+    if (rc == TB_OK)
+        rc = tb_mailbox_find(a, j->name, &arena, &m);
+    if (rc == TB_OK)
+        j->result = describe(&m);
     tb_arena_free(&arena);
     return rc;
 }
@@ -86,6 +108,10 @@ static void job_run(struct tb_call *call, struct tb_worker *owner)
         j->why = call->rc == TB_INVALID  ? "cannot be deleted"
                  : call->rc == TB_EXISTS ? "has mailboxes below it; delete those first"
                                          : NULL;
+        break;
+    case JOB_RETENTION:
+        call->rc = set_retention(a, j);
+        j->why = call->rc == TB_INVALID ? "not so many days" : NULL;
         break;
     }
     tb_account_close(a);
@@ -115,11 +141,13 @@ static void job_done(struct tb_op *op)
     j->result = NULL;
     if (j->what == JOB_LIST)
         ctl_ok(x, json_pack("{s:o}", "mailboxes", result));
+    else if (j->what == JOB_RETENTION)
+        ctl_ok(x, result);
     else
         ctl_ok(x, json_pack("{s:s%}", "mailbox", j->name.ptr, j->name.len));
 }
 
-static void job_start(struct ctl *x, int what)
+static void job_start(struct ctl *x, int what, uint32_t days)
 {
     struct tb_slice account = ctl_name(x, ctl_text(x, "account")), name = ctl_text(x, "name");
     struct tb_store *store = tb_worker_store(x->worker);
@@ -145,8 +173,11 @@ static void job_start(struct ctl *x, int what)
     if (!j)
         return;
     x->drop = job_drop;
-    *j = (struct job){
-        .x = x, .id = who.id, .what = (__typeof__(j->what))what, .name = what == JOB_LIST ? account : name};
+    *j = (struct job){.x = x,
+                      .id = who.id,
+                      .what = (__typeof__(j->what))what,
+                      .name = what == JOB_LIST ? account : name,
+                      .days = days};
     j->call.run = job_run;
     j->call.user = j;
     j->call.op = (struct tb_op){.done = job_done, .user = j};
@@ -155,15 +186,30 @@ static void job_start(struct ctl *x, int what)
 
 void ctl_mailbox_list(struct ctl *x)
 {
-    job_start(x, JOB_LIST);
+    job_start(x, JOB_LIST, 0);
 }
 
 void ctl_mailbox_create(struct ctl *x)
 {
-    job_start(x, JOB_CREATE);
+    job_start(x, JOB_CREATE, 0);
 }
 
 void ctl_mailbox_delete(struct ctl *x)
 {
-    job_start(x, JOB_DELETE);
+    job_start(x, JOB_DELETE, 0);
+}
+
+void ctl_mailbox_retention(struct ctl *x)
+{
+    const char *rule = json_string_value(json_object_get(x->args, "rule"));
+    json_int_t days = json_integer_value(json_object_get(x->args, "days"));
+
+    if (rule && strcmp(rule, "default") == 0)
+        job_start(x, JOB_RETENTION, TB_RETENTION_DEFAULT);
+    else if (rule && strcmp(rule, "none") == 0)
+        job_start(x, JOB_RETENTION, TB_RETENTION_FOREVER);
+    else if (!rule && days >= 1 && days <= TB_RETENTION_DAYS_MAX)
+        job_start(x, JOB_RETENTION, (uint32_t)days);
+    else
+        ctl_usage(x, "args.days: 1 to 36500; or args.rule: none or default");
 }

@@ -29,6 +29,19 @@ enum tb_step pop3_bad(struct tb_conn *c, struct pop3 *p, unsigned weight, const 
 
 /* ---- commands of every state ---- */
 
+/* RFC 2449 6.7: how long messages stay, as INBOX's retention says; before login, what holds without one. */
+static void put_expire(struct tb_conn *c, const struct pop3 *p)
+{
+    struct tb_arena arena;
+    struct tb_mailbox inbox;
+    tb_arena_init(&arena, 16 << 10);
+    if (p->account && tb_mailbox_get(p->account, TB_MBOX_INBOX, &arena, &inbox) == TB_OK && inbox.retention_days)
+        tb_conn_printf(c, "EXPIRE %u\r\n", inbox.retention_days);
+    else
+        tb_conn_puts(c, "EXPIRE NEVER\r\n");
+    tb_arena_free(&arena);
+}
+
 /* RFC 2449 5 and 6; RFC 2595 4 (STLS only before TLS and login); RFC 5034 6 (SASL). */
 static enum tb_step run_capa(struct tb_conn *c, struct pop3 *p, struct tb_slice arg)
 {
@@ -38,7 +51,8 @@ static enum tb_step run_capa(struct tb_conn *c, struct pop3 *p, struct tb_slice 
         tb_conn_puts(c, "STLS\r\n");
     if (pop3_may_login(c))
         tb_conn_puts(c, "USER\r\nSASL PLAIN LOGIN\r\n");
-    tb_conn_puts(c, "EXPIRE NEVER\r\nIMPLEMENTATION Tambo\r\n.\r\n");
+    put_expire(c, p);
+    tb_conn_puts(c, "IMPLEMENTATION Tambo\r\n.\r\n");
     return STEP_MORE;
 }
 

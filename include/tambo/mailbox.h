@@ -30,6 +30,8 @@ struct tb_mailbox {
     uint64_t highestmodseq;
     uint64_t bytes; /* sum of message sizes */
     uint16_t special;
+    uint32_t retention;      /* its own rule: enum tb_retention, or days */
+    uint32_t retention_days; /* what holds: after so many days messages are expunged; 0: never */
     bool selectable, subscribed, has_children;
     uint64_t mailboxid; /* unique in the store; never reused */
 };
@@ -63,6 +65,14 @@ enum tb_rc tb_mailbox_delete(struct tb_account *a, struct tb_slice name) TB_USE_
 enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct tb_slice to) TB_USE_RESULT;
 /* tb_mailbox_subscribe: names need not exist (RFC 9051 6.3.7). INVALID, LIMIT, NOSPACE. */
 enum tb_rc tb_mailbox_subscribe(struct tb_account *a, struct tb_slice name, bool on) TB_USE_RESULT;
+
+enum { TB_RETENTION_DEFAULT = 0, TB_RETENTION_DAYS_MAX = 36500 };
+#define TB_RETENTION_FOREVER UINT32_MAX
+/*
+ * tb_mailbox_retention: the mailbox's rule: messages are expunged, into the trash, when they have been in it for so
+ * many days. DEFAULT: what the configuration says of its special use; FOREVER: never. NOTFOUND; INVALID too many days.
+ */
+enum tb_rc tb_mailbox_retention(struct tb_account *a, uint32_t mbox, uint32_t days) TB_USE_RESULT;
 
 /* ---- flags ---- */
 enum tb_flag { /* RFC 9051 2.3.2, bits of tb_row.flags */

@@ -36,9 +36,11 @@ struct tb_store_config {
     uint64_t checkpoint_log_bytes; /* 0: 32 MiB */
     uint32_t checkpoint_ms;        /* 0: 5000 */
     bool no_dedup;                 /* store a body that an account has already once more */
-    uint32_t trash_days;           /* deleted mail is kept for; 0 = purge at the next turn */
-    uint64_t copy_log_bytes;       /* a new copy of the index after so much log; 0: 1 GiB */
-    uint32_t copy_hours;           /* and when the newest is so old; 0: not for its age */
+    uint32_t retention_trash_days; /* messages leave mailboxes of this special use after; 0: never */
+    uint32_t retention_junk_days;
+    uint32_t trash_days;     /* deleted mail is kept for; 0 = purge at the next turn */
+    uint64_t copy_log_bytes; /* a new copy of the index after so much log; 0: 1 GiB */
+    uint32_t copy_hours;     /* and when the newest is so old; 0: not for its age */
     /*
      * A shard failed closed (R7): from now on everything of it answers IO, until it has been rebuilt from disk. Called
      * from the loop of its worker, never inside another call: whoever holds accounts or bodies of it must let go of

@@ -217,6 +217,29 @@ def accounts_come_back(d):
 
 
 @check
+def retention_is_set(d):
+    def shown(mailbox):
+        return [r for r in rows(d, "mailbox", "list", "ann") if r["name"] == mailbox][0]
+
+    assert shown("Trash")["retention_days"] == 0 and shown("Trash")["retention_rule"] == "default"
+    assert d.tambo("mailbox", "retention", "ann", "Trash", "--days", "30").stdout == \
+        b"Trash: messages are expunged after 30 days\n"
+    assert shown("Trash")["retention_days"] == 30 and shown("Trash")["retention_rule"] == "days"
+    assert d.stop() == 0
+    with open(d.conf, "a", encoding="utf-8") as f:
+        f.write("retention_junk_days = 14\n")
+    assert shown("Trash")["retention_days"] == 30 and shown("Junk")["retention_days"] == 14
+    assert d.tambo("mailbox", "retention", "ann", "Junk", "--none").stdout == b"Junk: messages are kept\n"
+    d.start()
+    assert shown("Junk")["retention_days"] == 0 and shown("Junk")["retention_rule"] == "none"
+    d.tambo("mailbox", "retention", "ann", "Junk", "--default")
+    assert shown("Junk")["retention_days"] == 14
+    for bad in (["--days", "0"], ["--days", "x"], ["--days", "40000"], [], ["--none", "--default"]):
+        assert d.tambo("mailbox", "retention", "ann", "Junk", *bad, check=False).returncode == 64, bad
+    assert d.tambo("mailbox", "retention", "ann", "Nowhere", "--none", check=False).returncode == 67
+
+
+@check
 def the_same_without_a_daemon(d):
     fill(d, "ann", "Work", 4)
     with Client(d, "ann") as c:

@@ -37,12 +37,13 @@ TOOLS    := $(sort $(wildcard tools/*.c))
 BENCH    := $(sort $(wildcard bench/*.c bench/workloads/*.c))
 UNIT     := $(sort $(wildcard tests/unit/*/test_*.c tests/prop/test_*.c tests/sim/test_*.c))
 FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZLIB  := tests/fuzz/world.c
 CRASH    := $(if $(shell pkg-config --exists fuse3 2>/dev/null && echo yes),tests/crash/faultdisk.c)
 TESTLIB  := $(sort $(wildcard tests/lib/*.c))
 SIMLIB   := $(sort $(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
 LIB      := $(ENGINE) $(FRONT)
-HEADERS  := $(sort $(wildcard include/tambo/*.h engine/*/*.h frontends/*.h frontends/*/*.h tools/*.h bench/*.h tests/lib/*.h tests/sim/*.h))
-SOURCES  := $(LIB) $(DAEMON) $(TOOLS) $(BENCH) $(UNIT) $(FUZZ) $(TESTLIB) $(SIMLIB) tests/crash/faultdisk.c
+HEADERS  := $(sort $(wildcard include/tambo/*.h engine/*/*.h frontends/*.h frontends/*/*.h tools/*.h bench/*.h tests/lib/*.h tests/sim/*.h tests/fuzz/*.h))
+SOURCES  := $(LIB) $(DAEMON) $(TOOLS) $(BENCH) $(UNIT) $(FUZZ) $(FUZZLIB) $(TESTLIB) $(SIMLIB) tests/crash/faultdisk.c
 MAN      := $(sort $(wildcard docs/man/*.[158]))
 obj      = $(patsubst %.c,$(B)/%.o,$(1))
 bin      = $(patsubst %.c,$(B)/%,$(1))
@@ -62,7 +63,7 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D); echo "  CC   $<"
 	$(Q)$(CC) $(CFLAGS) -c -o $@ $<
 
-$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/libtambo.a
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(call obj,$(FUZZLIB)) $(B)/libtambo.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 $(B)/tests/crash/faultdisk: tests/crash/faultdisk.c

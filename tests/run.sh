@@ -11,7 +11,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 MAKE=${MAKE:-make}
 JOBS=${JOBS:-$(nproc)}
-SECONDS_EACH=${SECONDS_EACH:-5} # of fuzzing, for each target
+SECONDS_EACH=${SECONDS_EACH:-4} # of fuzzing, for each target
 CRASH_ROUNDS=${CRASH_ROUNDS:-} # empty: what each crash test takes for enough
 logs=build/test
 mkdir -p "$logs"

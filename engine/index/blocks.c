@@ -93,16 +93,21 @@ static bool block_holding(struct tb_index *ix, enum tb_db db, uint32_t acct, uin
     return tb_index_le(ix, db, tb_key_slice(&key), PREFIX, k, v);
 }
 
+/* head_of: a block's head; zeros if the value is too short to have one: nothing is in it then. */
+static struct tb_disk_block head_of(struct tb_slice v)
+{
+    struct tb_disk_block h = {0};
+    if (v.len >= sizeof(h))
+        memcpy(&h, v.ptr, sizeof(h));
+    return h;
+}
+
 /* block_from: the first block that may hold a UID >= uid. */
 static bool block_from(struct tb_index *ix, enum tb_db db, uint32_t acct, uint32_t mbox, uint32_t uid,
                        struct tb_slice *k, struct tb_slice *v)
 {
-    if (block_holding(ix, db, acct, mbox, uid, k, v)) {
-        struct tb_disk_block h;
-        memcpy(&h, v->ptr, sizeof(h));
-        if (h.last_uid >= uid)
-            return true;
-    }
+    if (block_holding(ix, db, acct, mbox, uid, k, v) && head_of(*v).last_uid >= uid)
+        return true;
     struct tb_key key = block_key(acct, mbox, uid);
     return tb_index_ge(ix, db, tb_key_slice(&key), PREFIX, k, v);
 }
@@ -148,7 +153,8 @@ void tb_rows_append(struct tb_index *ix, uint32_t acct, uint32_t mbox, const str
     struct tb_slice k, v;
     struct block b;
     unsigned n = 0;
-    if (block_holding(ix, TB_DB_MSG, acct, mbox, UINT32_MAX, &k, &v) && (n = rows_in(v)) < TB_ROWS_PER_BLOCK) {
+    if (block_holding(ix, TB_DB_MSG, acct, mbox, UINT32_MAX, &k, &v) && v.len >= sizeof(struct tb_disk_block) &&
+        (n = rows_in(v)) < TB_ROWS_PER_BLOCK) {
         block_load(&b, k, v);
     } else {
         n = 0;
@@ -252,10 +258,11 @@ void tb_rows_edit(struct tb_index *ix, uint32_t acct, uint32_t mbox, const struc
     size_t r = 0;
     uint32_t from = n > 0 ? ranges[0].first : 0;
     while (r < n && block_from(ix, TB_DB_MSG, acct, mbox, from, &k, &v)) {
-        block_load(&b, k, v);
-        struct tb_disk_block h;
-        memcpy(&h, b.bytes, sizeof(h));
+        struct tb_disk_block h = head_of(v);
         uint32_t last = h.last_uid;
+        if (last < from)
+            return; /* it contradicts its key: going on would go back */
+        block_load(&b, k, v);
         if (edit_block(&b, ranges, n, &r, fn, user)) {
             memcpy(&h, b.bytes, sizeof(h));
             if (h.n == 0)
@@ -292,7 +299,8 @@ void tb_cache_append(struct tb_index *ix, uint32_t acct, uint32_t mbox, const st
     struct tb_slice k, v;
     struct block b;
     size_t need = sizeof(*head) + head->clen;
-    if (block_holding(ix, TB_DB_CACHE, acct, mbox, UINT32_MAX, &k, &v) && v.len + need <= TB_VALUE_MAX) {
+    if (block_holding(ix, TB_DB_CACHE, acct, mbox, UINT32_MAX, &k, &v) && v.len >= sizeof(struct tb_disk_block) &&
+        v.len + need <= TB_VALUE_MAX) {
         block_load(&b, k, v);
     } else {
         b.key = block_key(acct, mbox, head->uid);
@@ -366,12 +374,13 @@ void tb_cache_remove(struct tb_index *ix, uint32_t acct, uint32_t mbox, const st
     size_t r = 0;
     uint32_t from = n > 0 ? ranges[0].first : 0;
     while (r < n && block_from(ix, TB_DB_CACHE, acct, mbox, from, &k, &v)) {
-        struct tb_disk_block h;
-        memcpy(&h, v.ptr, sizeof(h));
+        struct tb_disk_block h = head_of(v);
         uint32_t last = h.last_uid;
-        memcpy(copy, v.ptr, v.len);
+        if (last < from)
+            return; /* as in tb_rows_edit */
         block_load(&b, k, v);
-        if (cache_strip(&b, ranges, n, tb_slice(copy, v.len))) {
+        memcpy(copy, b.bytes, b.len);
+        if (cache_strip(&b, ranges, n, tb_slice(copy, b.len))) {
             memcpy(&h, b.bytes, sizeof(h));
             if (h.n == 0)
                 tb_index_del(ix, TB_DB_CACHE, tb_key_slice(&b.key));
@@ -408,7 +417,8 @@ void tb_chg_append(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint64_t m
     for (size_t i = 0; i < n; i++) {
         if (!have) {
             struct tb_key top = chg_key(acct, mbox, UINT64_MAX);
-            have = tb_index_le(ix, TB_DB_CHG, tb_key_slice(&top), PREFIX, &k, &v);
+            have = tb_index_le(ix, TB_DB_CHG, tb_key_slice(&top), PREFIX, &k, &v) &&
+                   v.len >= sizeof(struct tb_disk_chg);
             if (have)
                 block_load(&b, k, v);
         }
@@ -455,7 +465,8 @@ void tb_chg_scan(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint64_t sin
                 return;
             uint8_t kind = (uint8_t)*rest.ptr++;
             rest.len--;
-            if (!tb_get_varint(&rest, &first) || !tb_get_varint(&rest, &more_uids) || first + more_uids > UINT32_MAX)
+            if (!tb_get_varint(&rest, &first) || !tb_get_varint(&rest, &more_uids) || first > UINT32_MAX ||
+                more_uids > UINT32_MAX - first)
                 return;
             modseq += delta;
             if (modseq > since &&

@@ -314,7 +314,7 @@ static void fetch_cleanup(struct imap_session *s, struct imap_cmd *cmd)
 static enum tb_rc changed_only(struct imap_session *s, struct imap_fetch *f, bool uid)
 {
     struct tb_uidset known = f->uids;
-    if (uid) { /* what vanished may lie above the highest UID that is left */
+    if (uid && !f->set.saved) { /* what vanished may lie above the highest UID that is left */
         size_t n = 0;
         struct tb_range *v = tb_arena_alloc(&s->arena, (f->set.n + 1) * sizeof *v);
         if (!v || imap_set_ranges(&f->set, tb_view_uidnext(s->view) - 1, false, v, &n) != TB_OK)

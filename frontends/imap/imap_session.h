@@ -100,6 +100,7 @@ struct imap_set_range {
 struct imap_set {
     struct imap_set_range *v; /* arena */
     uint32_t n;
+    bool saved; /* "$": what a SEARCH saved (RFC 5182); no ranges then */
 };
 struct imap_flags {
     uint16_t flags;
@@ -344,6 +345,7 @@ struct imap_session {
     struct tb_arena arena; /* of the command */
     struct imap_cmd cmd;
     struct imap_sync sync;
+    struct tb_uidset saved;     /* UIDs that SEARCH RETURN (SAVE) kept, of the selected mailbox */
     struct tb_account *account; /* owned, after login */
     struct tb_view *view;       /* owned, when selected */
     struct tb_account_id account_id;

@@ -276,10 +276,13 @@ static uint32_t seq_number(struct imap_parser *p)
     return imap_try(p, '*') ? 0 : imap_nz_number(p);
 }
 
-/* sequence-set = (seq-number / seq-range) *("," (seq-number / seq-range)) */
+/* sequence-set = (seq-number / seq-range) *("," (seq-number / seq-range)) / "$" */
 void imap_sequence_set(struct imap_parser *p, struct imap_set *set)
 {
     size_t most = 1;
+    *set = (struct imap_set){.saved = imap_try(p, '$')}; /* seq-last-command, RFC 5182 */
+    if (set->saved)
+        return;
     for (const char *q = p->p; q < p->end && *q != ' ' && *q != '\r' && *q != ')'; q++)
         most += *q == ',';
     *set = (struct imap_set){.v = tb_arena_alloc(p->arena, most * sizeof *set->v)};

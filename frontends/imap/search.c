@@ -2,6 +2,7 @@
  * search.c: SEARCH and UID SEARCH: the keys' grammar into the engine's tree, a search in steps, the one
  * untagged answer.
  *
+ * The answer is "* SEARCH", or with RETURN one "* ESEARCH" (RFC 4731), which may also be kept as "$" (RFC 5182).
  * The tree's depth is bounded by the parser, so the walks over it may recurse. A new key is a row in `keys`.
  * Thread: the connection's owner; parsing: any. RFC 3501 6.4.4, 7.2.5, 9 (search-key); RFC 5530 3 (LIMIT).
  */
@@ -13,18 +14,26 @@ enum { SEARCH_KEYS_MAX = 4096, SEARCH_STRING_MAX = 8 << 10 };
 static const char badcharset[] = "NO [BADCHARSET (US-ASCII UTF-8)] Only US-ASCII and UTF-8";
 static const char too_large[] = "NO [LIMIT] Search too large";
 
+enum { RETURN_MIN = 1, RETURN_MAX = 2, RETURN_ALL = 4, RETURN_COUNT = 8, RETURN_SAVE = 16, RETURN_PARTIAL = 32 };
+
 struct search_args {
     struct tb_search_key *root;
+    struct tb_slice tag;
     uint32_t keys;
-    bool modseq; /* a MODSEQ key: the answer tells the highest one found */
+    bool extended;                        /* RETURN was there */
+    uint8_t wants;                        /* RETURN_... */
+    bool from_end;                        /* PARTIAL counts from the end */
+    uint32_t partial_first, partial_last; /* as sent, in order, without sign */
+    bool modseq;                          /* a MODSEQ key: the answer tells the highest one found */
     /* run */
     uint64_t highest;
     struct tb_search *search; /* owned */
     struct tb_op op;
     struct imap_session *s;
     bool stepping, found, line_begun;
-    size_t range; /* where writing is: a range of what was found ... */
-    uint64_t uid; /* ... and the next UID in it; 0: at its beginning */
+    struct tb_uidset told; /* owned: the numbers that ESEARCH lists after ALL or PARTIAL */
+    size_t range;          /* where writing is: a range of what was found ... */
+    uint64_t uid;          /* ... and the next UID in it; 0: at its beginning */
 };
 
 /* A sequence set before it is resolved; key->set stands for it until the command runs. */
@@ -261,7 +270,7 @@ static struct tb_search_key *search_key(struct imap_parser *p, struct search_arg
     if (imap_try(p, '(')) {
         k = key_list(p, a);
         imap_expect(p, ')');
-    } else if (imap_at(p, '*') || (p->p < p->end && *p->p >= '0' && *p->p <= '9')) {
+    } else if (imap_at(p, '*') || imap_at(p, '$') || (p->p < p->end && *p->p >= '0' && *p->p <= '9')) {
         k = new_key(p, a, TB_SEARCH_SEQ);
         if (k)
             key_set(p, k);
@@ -279,7 +288,56 @@ static struct tb_search_key *search_key(struct imap_parser *p, struct search_arg
     return p->failed ? NULL : k;
 }
 
-/* search = "SEARCH" [SP "CHARSET" SP astring] 1*(SP search-key) */
+/* partial-range = nz-number ":" nz-number / "-" nz-number ":" "-" nz-number (RFC 9394 3.1) */
+static void partial_range(struct imap_parser *p, struct search_args *a)
+{
+    imap_sp(p);
+    a->from_end = imap_try(p, '-');
+    uint32_t x = imap_nz_number(p);
+    imap_expect(p, ':');
+    if (a->from_end)
+        imap_expect(p, '-');
+    uint32_t y = imap_nz_number(p);
+    a->partial_first = x < y ? x : y;
+    a->partial_last = x < y ? y : x;
+}
+
+/* search-return-opts = SP "RETURN" SP "(" [search-return-opt *(SP search-return-opt)] ")"; () means ALL (RFC 4731 3.1)
+ */
+static void return_options(struct imap_parser *p, struct search_args *a)
+{
+    static const struct {
+        const char *name;
+        uint8_t bit;
+    } options[] = {{"MIN", RETURN_MIN},     {"MAX", RETURN_MAX},   {"ALL", RETURN_ALL},
+                   {"COUNT", RETURN_COUNT}, {"SAVE", RETURN_SAVE}, {"PARTIAL", RETURN_PARTIAL}};
+    a->extended = true;
+    imap_sp(p);
+    imap_expect(p, '(');
+    while (!p->failed && !imap_at(p, ')')) {
+        if (a->wants)
+            imap_sp(p);
+        struct tb_slice name = imap_word(p);
+        size_t i = 0;
+        while (i < TB_ARRAY_LEN(options) && !tb_slice_ieq(name, tb_slice_str(options[i].name)))
+            i++;
+        if (i == TB_ARRAY_LEN(options)) {
+            imap_fail(p, "BAD No such SEARCH return option");
+            return;
+        }
+        a->wants |= options[i].bit;
+        if (options[i].bit == RETURN_PARTIAL)
+            partial_range(p, a);
+    }
+    imap_expect(p, ')');
+    imap_sp(p);
+    if ((a->wants & RETURN_ALL) && (a->wants & RETURN_PARTIAL))
+        imap_fail(p, "BAD ALL and PARTIAL exclude each other"); /* RFC 9394 3.1 */
+    if (a->wants == 0)
+        a->wants = RETURN_ALL;
+}
+
+/* search = "SEARCH" [search-return-opts] [SP "CHARSET" SP astring] 1*(SP search-key) */
 void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
 {
     struct search_args *a = tb_arena_alloc(p->arena, sizeof *a);
@@ -287,6 +345,12 @@ void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
     imap_sp(p);
     if (!a)
         return;
+    a->tag = cmd->tag;
+    struct imap_parser opts = *p;
+    if (tb_slice_ieq(imap_word(&opts), TB_SLICE("RETURN")) && imap_at(&opts, ' ')) {
+        return_options(&opts, a);
+        *p = opts;
+    }
     struct imap_parser look = *p;
     if (tb_slice_ieq(imap_word(&look), TB_SLICE("CHARSET"))) {
         imap_sp(&look);
@@ -328,6 +392,7 @@ static void search_cleanup(struct imap_session *s, struct imap_cmd *cmd)
     if (a->search)
         tb_search_end(a->search);
     a->search = NULL;
+    tb_uidset_free(&a->told);
 }
 
 static void step_done(struct tb_op *op)
@@ -380,29 +445,197 @@ static enum imap_run put_found(struct imap_session *s, struct search_args *a, bo
     return RUN_DONE;
 }
 
+/* ---- ESEARCH ---- */
+
+/* numbers: the UIDs found, or their sequence numbers. */
+static void numbers(struct imap_session *s, const struct tb_uidset *found, bool uid, struct tb_uidset *out)
+{
+    for (size_t i = 0; i < found->n; i++) {
+        const struct tb_range *r = &found->v[i]; /* UIDs next to each other are next to each other in the view too */
+        uint32_t first = uid ? r->first : tb_view_seqno(s->view, r->first);
+        if (first > 0)
+            tb_uidset_add(out, first, first + (r->last - r->first));
+    }
+}
+
+/* pick: the numbers at places first..last, counted from 1. */
+static void pick(const struct tb_uidset *from, uint64_t first, uint64_t last, struct tb_uidset *out)
+{
+    uint64_t before = 0;
+    for (size_t i = 0; i < from->n && before < last; i++) {
+        uint64_t n = (uint64_t)from->v[i].last - from->v[i].first + 1;
+        uint64_t a = first > before + 1 ? first - before - 1 : 0, b = last - before < n ? last - before : n;
+        if (a < b)
+            tb_uidset_add(out, from->v[i].first + (uint32_t)a, from->v[i].first + (uint32_t)b - 1);
+        before += n;
+    }
+}
+
+static void pick_partial(const struct search_args *a, const struct tb_uidset *from, struct tb_uidset *out)
+{
+    uint64_t count = tb_uidset_count(from), first = a->partial_first, last = a->partial_last;
+    if (a->from_end) {
+        if (first > count)
+            return;
+        uint64_t low = last < count ? count - last + 1 : 1;
+        last = count - first + 1;
+        first = low;
+    }
+    pick(from, first, last, out);
+}
+
+/* ends_only: MIN and MAX are all that is asked: they alone are saved and tell the mod-sequence (RFC 5182 2.4,
+ * 7162 3.1.10). */
+static bool ends_only(const struct search_args *a)
+{
+    return (a->wants & (RETURN_MIN | RETURN_MAX)) && !(a->wants & (RETURN_ALL | RETURN_COUNT | RETURN_PARTIAL));
+}
+
+/* subject: the UIDs that SAVE and MODSEQ are about. */
+static void subject(const struct search_args *a, const struct tb_uidset *found, struct tb_uidset *out)
+{
+    uint64_t count = tb_uidset_count(found);
+    if (a->wants & RETURN_PARTIAL) {
+        pick_partial(a, found, out);
+        return;
+    }
+    bool ends = ends_only(a);
+    if (!ends)
+        pick(found, 1, count, out);
+    if (ends && count > 0 && a->wants & RETURN_MIN)
+        pick(found, 1, 1, out);
+    if (ends && count > 0 && a->wants & RETURN_MAX)
+        pick(found, count, count, out);
+}
+
+static uint64_t highest_of(struct imap_session *s, const struct tb_uidset *uids)
+{
+    uint64_t highest = 0;
+    struct tb_row row;
+    for (size_t i = 0; i < uids->n; i++)
+        for (uint64_t uid = uids->v[i].first; uid <= uids->v[i].last; uid++)
+            if (tb_view_row(s->view, (uint32_t)uid, &row) == TB_OK && row.modseq > highest)
+                highest = row.modseq;
+    return highest;
+}
+
+static void put_number(struct imap_session *s, const char *name, uint64_t v)
+{
+    imap_puts(&s->out, name);
+    imap_put_u64(&s->out, v);
+}
+
+/* esearch_begin: everything but the list; false without memory. */
+static bool esearch_begin(struct imap_session *s, struct search_args *a, bool uid)
+{
+    const struct tb_uidset *found = tb_search_found(a->search);
+    struct tb_uidset all, about;
+    tb_uidset_init(&all);
+    tb_uidset_init(&about);
+    numbers(s, found, uid, &all);
+    subject(a, found, &about);
+    if (a->wants & RETURN_PARTIAL)
+        pick_partial(a, &all, &a->told);
+    bool good = !all.failed && !about.failed && !a->told.failed;
+    uint64_t count = tb_uidset_count(&all);
+    if (good && (a->wants & ~RETURN_SAVE) != 0) {
+        imap_puts(&s->out, "* ESEARCH (TAG ");
+        imap_put_string(&s->out, a->tag);
+        imap_puts(&s->out, uid ? ") UID" : ")");
+        if (count > 0 && a->wants & RETURN_MIN)
+            put_number(s, " MIN ", all.v[0].first);
+        if (count > 0 && a->wants & RETURN_MAX)
+            put_number(s, " MAX ", all.v[all.n - 1].last);
+        if (a->wants & RETURN_COUNT)
+            put_number(s, " COUNT ", count);
+        if (a->modseq && count > 0)
+            put_number(s, " MODSEQ ", highest_of(s, &about));
+    }
+    if (good && a->wants & RETURN_PARTIAL) {
+        const char *sign = a->from_end ? "-" : "";
+        imap_puts(&s->out, " PARTIAL (");
+        put_number(s, sign, a->partial_first);
+        imap_puts(&s->out, ":");
+        put_number(s, sign, a->partial_last);
+        imap_puts(&s->out, a->told.n > 0 ? " " : " NIL");
+    } else if (good && a->wants & RETURN_ALL && count > 0) {
+        imap_puts(&s->out, " ALL ");
+        a->told = all;
+        tb_uidset_init(&all);
+    }
+    if (good && a->wants & RETURN_SAVE) {
+        tb_uidset_free(&s->saved);
+        s->saved = about;
+        tb_uidset_init(&about);
+    }
+    tb_uidset_free(&all);
+    tb_uidset_free(&about);
+    return good;
+}
+
+/* put_esearch: RFC 4466 2.6.2, RFC 9051 7.3.4. RUN_DONE: all of it. */
+static enum imap_run put_esearch(struct imap_session *s, struct search_args *a, bool uid)
+{
+    if (!a->line_begun && !esearch_begin(s, a, uid)) {
+        a->op.rc = TB_LIMIT;
+        return RUN_DONE;
+    }
+    a->line_begun = s->mid_response = true;
+    while (a->range < a->told.n) {
+        if (a->range > 0)
+            imap_putc(&s->out, ',');
+        imap_put_ranges(&s->out, &a->told, &a->range);
+        if (a->range < a->told.n)
+            return RUN_MORE;
+    }
+    if (a->wants & RETURN_PARTIAL)
+        imap_putc(&s->out, ')');
+    if (a->wants & ~RETURN_SAVE)
+        imap_puts(&s->out, "\r\n");
+    s->mid_response = false;
+    return RUN_DONE;
+}
+
+/* search_failed: the answer is NO, so what was saved before is gone (RFC 5182 2.1). */
+static enum imap_run search_failed(struct imap_session *s, struct imap_cmd *cmd, enum tb_rc rc)
+{
+    const struct search_args *a = cmd->args;
+    if (a->wants & RETURN_SAVE)
+        tb_uidset_free(&s->saved);
+    return imap_reply_rc(cmd, rc);
+}
+
+static enum imap_run search_start(struct imap_session *s, struct imap_cmd *cmd, struct search_args *a)
+{
+    cmd->cleanup = search_cleanup;
+    tb_uidset_init(&a->told);
+    if (a->modseq)
+        imap_condstore(s);
+    enum tb_rc rc = resolve(s, a->root);
+    if (rc == TB_INVALID)
+        return imap_reply(cmd, "BAD No such message");
+    if (rc == TB_OK)
+        rc = tb_search_begin(s->view, a->root, tb_io_wall_s(tb_worker_io(tb_conn_worker(s->conn))), &a->search);
+    return rc == TB_OK ? search_step(s, a) : search_failed(s, cmd, rc);
+}
+
 enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
 {
     struct search_args *a = cmd->args;
+    bool uid = cmd->verb->flags & VERB_UID;
     if (a->stepping)
         return RUN_WAIT;
-    if (!a->search) {
-        cmd->cleanup = search_cleanup;
-        if (a->modseq)
-            imap_condstore(s);
-        enum tb_rc rc = resolve(s, a->root);
-        if (rc == TB_INVALID)
-            return imap_reply(cmd, "BAD No such message");
-        if (rc == TB_OK)
-            rc = tb_search_begin(s->view, a->root, tb_io_wall_s(tb_worker_io(tb_conn_worker(s->conn))), &a->search);
-        return rc == TB_OK ? search_step(s, a) : imap_reply_rc(cmd, rc);
-    }
+    if (!a->search)
+        return search_start(s, cmd, a);
     if (!a->found) {
         if (a->op.rc != TB_OK)
-            return imap_reply_rc(cmd, a->op.rc);
+            return search_failed(s, cmd, a->op.rc);
         if (a->op.result != 0)
             return search_step(s, a);
         a->found = true;
     }
-    enum imap_run r = put_found(s, a, cmd->verb->flags & VERB_UID);
-    return r == RUN_DONE ? imap_reply(cmd, "OK SEARCH completed") : r;
+    enum imap_run r = a->extended ? put_esearch(s, a, uid) : put_found(s, a, uid);
+    if (r != RUN_DONE)
+        return r;
+    return a->op.rc == TB_OK ? imap_reply(cmd, "OK SEARCH completed") : search_failed(s, cmd, a->op.rc);
 }

@@ -54,6 +54,8 @@ static void qresync_param(struct imap_parser *p, struct select_args *a)
     bool more = !p->failed && imap_try_sp(p);
     if (more && !imap_at(p, '(')) {
         imap_sequence_set(p, &a->known);
+        if (a->known.saved)
+            imap_fail(p, "BAD No $ among the known UIDs");
         for (uint32_t i = 0; i < a->known.n; i++)
             if (a->known.v[i].first == 0 || a->known.v[i].last == 0)
                 imap_fail(p, "BAD No * among the known UIDs");

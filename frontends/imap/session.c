@@ -65,6 +65,7 @@ void imap_unselect(struct imap_session *s)
     if (s->view)
         tb_view_close(s->view);
     s->view = NULL;
+    tb_uidset_free(&s->saved);
     if (s->state == IMAP_SELECTED)
         s->state = IMAP_AUTHENTICATED;
     s->read_only = s->gone = s->changed = false;

@@ -128,8 +128,11 @@ static const struct {
     {"CONDSTORE", cap_after},
     {"QRESYNC", cap_after},
     {"APPENDLIMIT=", cap_after}, /* and the number */
+    {"ESEARCH", cap_after},
     {"OBJECTID", cap_after},
+    {"PARTIAL", cap_after},
     {"SAVEDATE", cap_after},
+    {"SEARCHRES", cap_after},
     {"STATUS=SIZE", cap_after},
     {"WITHIN", cap_after},
     {"UNSELECT", cap_after},

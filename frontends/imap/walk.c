@@ -47,6 +47,21 @@ enum tb_rc imap_set_ranges(const struct imap_set *set, uint32_t last, bool stric
     return TB_OK;
 }
 
+/* saved_uids: "$": what is left of it in the view; none is no error (RFC 5182 2.1). */
+static enum tb_rc saved_uids(struct imap_session *s, struct tb_uidset *out)
+{
+    struct tb_uidset left;
+    tb_uidset_init(&left);
+    tb_uidset_intersect(&s->saved, tb_view_uids(s->view), &left);
+    struct tb_range *v = tb_arena_alloc(&s->arena, (left.n + 1) * sizeof *v);
+    bool good = v && !left.failed;
+    if (good && left.n > 0)
+        memcpy(v, left.v, left.n * sizeof *v);
+    *out = (struct tb_uidset){.v = v, .n = good ? left.n : 0, .cap = good ? left.n : 0};
+    tb_uidset_free(&left);
+    return good ? TB_OK : TB_LIMIT;
+}
+
 enum tb_rc imap_set_resolve(struct imap_session *s, const struct imap_set *set, bool uid, struct tb_uidset *out)
 {
     uint32_t last = uid ? tb_view_uid_max(s->view) : tb_view_count(s->view);
@@ -55,6 +70,8 @@ enum tb_rc imap_set_resolve(struct imap_session *s, const struct imap_set *set, 
     *out = (struct tb_uidset){0};
     if (!v)
         return TB_LIMIT;
+    if (set->saved)
+        return saved_uids(s, out);
     enum tb_rc rc = imap_set_ranges(set, last, !uid, v, &n);
     for (size_t i = 0; i < n && !uid; i++)
         v[i] = (struct tb_range){tb_view_uid(s->view, v[i].first), tb_view_uid(s->view, v[i].last)};

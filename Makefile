@@ -127,6 +127,9 @@ check-sabotage: ## one build for each safety rule taken out; the power cuts must
 	@$(MAKE) --no-print-directory -j$(JOBS) SABOTAGE=dedupcompare build/release-without-dedupcompare/tests/sim/test_dedup
 	@! build/release-without-dedupcompare/tests/sim/test_dedup >build/sabotage-dedupcompare.log 2>&1 && \
 		grep -q 'FAILED.*test_collision' build/sabotage-dedupcompare.log
+	@$(MAKE) --no-print-directory -j$(JOBS) SABOTAGE=gcwait build/release-without-gcwait/tests/sim/test_gc_crash
+	@! build/release-without-gcwait/tests/sim/test_gc_crash >build/sabotage-gcwait.log 2>&1 && \
+		grep -q 'FAILED.*test_gc_under_power_cuts' build/sabotage-gcwait.log
 check-corpus: all ## store every message of CORPUS=DIR, read it back by IMAP and POP3, compare byte for byte
 	@test -n "$(CORPUS)" || { echo "say CORPUS=DIR"; exit 64; }
 	@python3 tests/clients/check_corpus.py "$(CORPUS)" --build $(B)

@@ -393,6 +393,8 @@ static bool open_store(struct daemon *d, int *code, struct tb_error *err)
                                  .copy_log_bytes = cfg->index_copy_log_bytes,
                                  .copy_hours = cfg->index_copy_hours,
                                  .no_dedup = !cfg->dedup,
+                                 .gc_rate = cfg->gc_rate,
+                                 .gc_min_dead = cfg->gc_min_dead,
                                  .failed = on_failed,
                                  .user = d};
     enum tb_rc rc = tb_store_open(d->io, &sc, &d->store, err);

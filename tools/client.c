@@ -77,7 +77,9 @@ static bool open_store(struct tool *t, struct client *c)
                                  .retention_junk_days = c->cfg->retention_junk_days,
                                  .no_dedup = !c->cfg->dedup,
                                  .copy_log_bytes = c->cfg->index_copy_log_bytes,
-                                 .copy_hours = c->cfg->index_copy_hours};
+                                 .copy_hours = c->cfg->index_copy_hours,
+                                 .gc_rate = c->cfg->gc_rate,
+                                 .gc_min_dead = c->cfg->gc_min_dead};
     struct tb_error err = {0};
     enum tb_rc rc = tb_store_open(c->io, &sc, &c->store, &err);
 

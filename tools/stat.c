@@ -21,6 +21,10 @@ static const struct {
     {"index_file_bytes", "index files", true},
     {"ratio", "raw/disk", false},
     {"quarantined", "damaged messages", false},
+    {"gc_dead_bytes", "dead in sealed segments", true},
+    {"gc_moved_bytes", "moved by GC since start", true},
+    {"gc_freed_segments", "segments freed", false},
+    {"gc", "GC", false},
     {"deliveries", "deliveries since start", false},
     {"records", "records since start", false},
     {"log_frames", "log frames since start", false},
@@ -39,6 +43,8 @@ static void print_cell(const json_t *column, size_t row)
         print_bytes((uint64_t)json_integer_value(v), text);
     else if (json_is_integer(v))
         snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(v));
+    else if (json_is_string(v))
+        snprintf(text, sizeof(text), "%.20s", json_string_value(v));
     printf("  %12s", text);
 }
 

@@ -40,6 +40,7 @@ static const struct command commands[] = {
      "how long messages stay in a mailbox"},
     {"undelete", "ACCOUNT", 1, OPT_MAILBOX | OPT_SINCE | OPT_ALL | OPT_UID | OPT_TO | OPT_LIST, 0, undelete,
      "bring deleted messages and mailboxes back, or list them"},
+    {"gc", "", 0, OPT_ALL, 0, gc_now, "give the space of deleted mail back now"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
     {"check", "", 0, 0, 0, check_store, "read the whole store and say what is wrong with it"},
     {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
@@ -137,7 +138,7 @@ static int help(void)
          "  --yes              delete: do not ask\n"
          "  --deleted          account list: the deleted ones that can come back\n"
          "  --list             undelete: only show what could come back\n"
-         "  --all              undelete: everything\n"
+         "  --all              undelete: everything; gc: compress every message anew, though little is dead\n"
          "  --since T          undelete: what was deleted since T: 2026-11-20, 2026-11-20T14:03 (UTC), or 3h, 2d ago\n"
          "  --mailbox M        undelete: of this mailbox alone\n"
          "  --uid U            undelete: messages by the UIDs they had in the mailbox: 4,7:9\n"

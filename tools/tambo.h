@@ -79,6 +79,7 @@ void mailbox_list(struct tool *t);
 void mailbox_create(struct tool *t);
 void mailbox_delete(struct tool *t);
 void mailbox_retention(struct tool *t);
+void gc_now(struct tool *t);
 void stat_show(struct tool *t);
 void undelete(struct tool *t);
 void account_undelete(struct tool *t);

@@ -6,6 +6,7 @@
  *   dsync  RWF_DSYNC of durable writes
  *   checksum  what is read from the log and the index is verified before it is believed (X2)
  *   dedupcompare  a body is only taken for another one when its bytes are the same (R11)
+ *   gcwait  a segment is freed only when a confirmed checkpoint names nothing in it (S6)
  */
 #ifndef TB_RULES_H
 #define TB_RULES_H
@@ -21,6 +22,9 @@
 #endif
 #ifndef TB_SABOTAGE_dedupcompare
 #define TB_SABOTAGE_dedupcompare 0
+#endif
+#ifndef TB_SABOTAGE_gcwait
+#define TB_SABOTAGE_gcwait 0
 #endif
 #define TB_KEEPS(rule) (!TB_SABOTAGE_##rule)
 

@@ -469,7 +469,7 @@ void tb_chg_scan(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint64_t sin
                 more_uids > UINT32_MAX - first)
                 return;
             modseq += delta;
-            if (modseq > since &&
+            if (modseq > since && kind != TB_CHG_DAY &&
                 !fn(user, modseq, kind, (struct tb_range){(uint32_t)first, (uint32_t)(first + more_uids)}))
                 return;
         }

@@ -96,7 +96,7 @@ struct tb_disk_cache { /* entry of a cache block; then clen bytes */
 };
 _Static_assert(sizeof(struct tb_disk_cache) == 12, "cache entry");
 
-enum { TB_CHG_FLAGS = 0x46, TB_CHG_EXPUNGE = 0x58 };
+enum { TB_CHG_FLAGS = 0x46, TB_CHG_EXPUNGE = 0x58, TB_CHG_DAY = 0x44 /* no change: what is before is older */ };
 struct tb_disk_chg { /* head of a change block; then entries of varints: modseq delta, kind, first uid, count - 1 */
     uint64_t last_modseq;
 };
@@ -104,9 +104,11 @@ struct tb_disk_chg { /* head of a change block; then entries of varints: modseq 
 struct tb_disk_piece { /* where compressed bytes lie */
     uint64_t lsn;
     uint32_t clen, raw_len, crc;
-    uint16_t dict, reserved;
+    uint16_t dict;
+    uint16_t flags; /* TB_PIECE_ */
 };
 _Static_assert(sizeof(struct tb_disk_piece) == 24, "piece");
+enum { TB_PIECE_PACKED = 1 }; /* GC compressed it anew: it is only copied from now on */
 
 /* The body is this blob's alone and at most one piece: a tb_disk_piece follows and there is no body row. */
 enum { TB_BLOB_OWN_BODY = 1 };

@@ -734,6 +734,13 @@ void tb_log_free(struct tb_log *log, uint32_t segment, struct tb_op *op)
     tb_io_offload(log->cfg.io, &log->free_op, free_work);
 }
 
+int tb_log_segment_open(const struct tb_log *log, uint32_t segment)
+{
+    char path[TB_PATH_MAX];
+    tb_segment_path(log->dir, segment, path);
+    return tb_io_file_open(log->cfg.io, path, TB_OPEN_READ);
+}
+
 enum tb_rc tb_log_seal(struct tb_log *log)
 {
     if (log->end == first_frame(log, log->segment) && (log->open == NULL || log->open->records == 0))
@@ -835,6 +842,12 @@ static uint64_t space_left(const struct tb_log *log)
     if (log->made > log->segment)
         left += log->cfg.segment_bytes - TB_BLOCK;
     return left;
+}
+
+uint64_t tb_log_space(const struct tb_log *log, bool *short_of_space)
+{
+    *short_of_space = log->short_of_space;
+    return space_left(log);
 }
 
 /* seal_room: what must stay free in the last segment that exists, or the frame would seal it with nowhere to go on. */

@@ -103,6 +103,8 @@ void tb_log_flush(struct tb_log *log);
 /* tb_log_boundary: close the open group now, if it has records; either way the boundary event runs before this returns.
  */
 void tb_log_boundary(struct tb_log *log);
+/* tb_log_space: log bytes that surely exist, and whether no further segment can be had (*short_of_space). */
+uint64_t tb_log_space(const struct tb_log *log, bool *short_of_space);
 /* tb_log_end: the position after the last record added. */
 uint64_t tb_log_end(const struct tb_log *log);
 uint64_t tb_log_durable(const struct tb_log *log);
@@ -113,6 +115,7 @@ uint64_t tb_log_group_bytes_max(const struct tb_log *log);
  * The position and length come from the index: a range outside one segment gives op->result -EINVAL.
  */
 void tb_log_read(struct tb_log *log, struct tb_op *op, void *buf, uint32_t len, uint64_t lsn);
+/* tb_log_read_now: at once; with direct from any thread. */
 int64_t tb_log_read_now(struct tb_log *log, void *buf, size_t len, uint64_t lsn, bool direct);
 /* tb_log_peek: bytes that are not durable yet, still in memory; false: read them from disk. Valid until the loop turns.
  */
@@ -129,6 +132,8 @@ bool tb_log_next_segment(const struct tb_log *log, uint32_t from, uint32_t *segm
  * needs it (S6): the caller's to know. One at a time. op->result 0, or -errno: it may come back after a power cut.
  */
 void tb_log_free(struct tb_log *log, uint32_t segment, struct tb_op *op);
+/* tb_log_segment_open: a descriptor to read a segment by; the caller closes it (tb_io_file_close). Any thread. */
+int tb_log_segment_open(const struct tb_log *log, uint32_t segment);
 /*
  * tb_log_seal: go on in the next segment, so that this one can be freed. OK (also when nothing is in it yet); BUSY: the
  * next one is still being made; NOSPACE, IO.

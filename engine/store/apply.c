@@ -171,7 +171,7 @@ static void count(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct
 
 /* ---- segments ---- */
 
-static void seg_add(struct tb_applier *x, uint64_t lsn, int64_t total, int64_t live)
+void tb_seg_add(struct tb_applier *x, uint64_t lsn, int64_t total, int64_t live)
 {
     uint32_t segment = (uint32_t)(lsn / x->segment_bytes);
     for (size_t i = x->seg_n; i-- > 0;)
@@ -281,7 +281,7 @@ static void body_put(struct tb_applier *x, const struct tb_pay_blob *p, const ch
     for (uint32_t i = 0; i < p->pieces; i++) {
         memcpy(&piece, list + i * sizeof(piece), sizeof(piece));
         body.stored_bytes += piece.clen;
-        seg_add(x, piece.lsn, piece.clen, piece.clen);
+        tb_seg_add(x, piece.lsn, piece.clen, piece.clen);
     }
     for (uint32_t i = 0; i < p->pieces; i += TB_BODYX_PIECES) {
         uint32_t n = p->pieces - i < TB_BODYX_PIECES ? p->pieces - i : TB_BODYX_PIECES;
@@ -302,9 +302,9 @@ static void blob_put(struct tb_applier *x, const struct tb_pay_blob *p, uint64_t
     row.blob.head.lsn = head_lsn;
     row.blob.flags = own ? TB_BLOB_OWN_BODY : 0;
     row.own.lsn = p->pieces == 1 ? body_lsn : 0;
-    seg_add(x, head_lsn, p->head.clen, p->head.clen);
+    tb_seg_add(x, head_lsn, p->head.clen, p->head.clen);
     if (p->pieces == 1)
-        seg_add(x, body_lsn, p->only.clen, p->only.clen);
+        tb_seg_add(x, body_lsn, p->only.clen, p->only.clen);
     struct tb_key k = key_u64(p->blob);
     tb_index_append(x->ix, TB_DB_BLOB, tb_key_slice(&k), tb_slice(&row, own ? sizeof(row) : sizeof(row.blob)));
     x->state.stored_raw_bytes += p->shared ? p->head.raw_len : p->size;
@@ -400,7 +400,7 @@ static void body_drop(struct tb_applier *x, uint64_t id)
     for (uint32_t i = 0; i < body.pieces; i++) {
         struct tb_disk_piece piece;
         if (tb_body_piece(x->ix, id, &body, i, &piece))
-            seg_add(x, piece.lsn, 0, -(int64_t)piece.clen);
+            tb_seg_add(x, piece.lsn, 0, -(int64_t)piece.clen);
     }
     for (uint32_t i = 0; i < body.pieces; i += TB_BODYX_PIECES) {
         struct tb_key kx = key_u64(id);
@@ -444,7 +444,7 @@ static void blob_unref(struct tb_applier *x, uint64_t id)
     }
     tb_index_del(x->ix, TB_DB_BLOB, tb_key_slice(&k));
     bad_forget(x, id);
-    seg_add(x, row.blob.head.lsn, 0, -(int64_t)row.blob.head.clen);
+    tb_seg_add(x, row.blob.head.lsn, 0, -(int64_t)row.blob.head.clen);
     x->state.stored_bytes -= row.blob.head.clen;
     x->state.stored_raw_bytes -= row.blob.head.raw_len;
     if (!(row.blob.flags & TB_BLOB_OWN_BODY)) {
@@ -454,7 +454,7 @@ static void blob_unref(struct tb_applier *x, uint64_t id)
     if (row.own.raw_len >= TB_DEDUP_RAW_MIN)
         hash_drop(x, row.blob.body);
     if (row.own.lsn != 0)
-        seg_add(x, row.own.lsn, 0, -(int64_t)row.own.clen);
+        tb_seg_add(x, row.own.lsn, 0, -(int64_t)row.own.clen);
     x->state.stored_bytes -= row.own.clen;
     x->state.stored_raw_bytes -= row.own.raw_len;
 }
@@ -913,6 +913,9 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_UNEXPUNGE] = tb_apply_unexpunge,
     [TB_REC_UNDELETE] = tb_apply_undelete,
     [TB_REC_RULE] = tb_apply_rule,
+    [TB_REC_MOVED] = tb_apply_moved,
+    [TB_REC_TRIM] = tb_apply_trim,
+    [TB_REC_SEGMENT] = tb_apply_segment,
 };
 
 enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)

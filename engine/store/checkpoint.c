@@ -94,9 +94,11 @@ static void write_done(struct tb_op *op)
         return;
     }
     s->confirmed = s->ckpt.applied;
+    s->confirmed_last = s->ckpt.last;
     s->checkpoints++;
     tb_checkpoint_reserve(s);
     tb_copies_confirmed(s);
+    tb_gc_confirmed(s);
 }
 
 void tb_checkpoint_durable(struct tb_shard *s)
@@ -198,7 +200,9 @@ enum tb_rc tb_checkpoint_now(struct tb_shard *s, struct tb_log_mark mark, struct
     s->ckpt.seq++;
     tb_ckpt_seal(&s->ckpt);
     enum tb_rc result = tb_slot_write(s->worker->io, path, s->ckpt.seq, &s->ckpt, sizeof(s->ckpt), err);
-    if (result == TB_OK)
+    if (result == TB_OK) {
         s->confirmed = mark.end;
+        s->confirmed_last = mark.last;
+    }
     return result;
 }

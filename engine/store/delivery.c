@@ -69,7 +69,7 @@ struct unpin {
 static void unpin_run(struct tb_call *call, struct tb_worker *owner)
 {
     struct unpin *u = call->user;
-    tb_pin_remove(&tb_shard_of(owner, call->shard)->pins, u->lsn);
+    tb_pin_chunk_remove(&tb_shard_of(owner, call->shard)->pins, u->lsn);
     call->rc = TB_OK;
 }
 
@@ -312,7 +312,7 @@ static void chunk_run(struct tb_call *call, struct tb_worker *owner)
                                                 .dict = d->chunk_head.dict};
     if (d->chunks > 0)
         return;
-    if (tb_pin_add(&s->pins, p->list[0].lsn)) /* R5: until a BLOB lists them */
+    if (tb_pin_chunk_add(&s->pins, p->list[0].lsn)) /* R5: until a BLOB lists them */
         p->pin = p->list[0].lsn;
     else
         call->rc = TB_LIMIT;
@@ -553,7 +553,7 @@ static void store_run(struct tb_call *call, struct tb_worker *owner)
             p->d->parts[i].pin = 0; /* the fan-out's from now on */
     }
     if (call->rc != TB_BUSY && p->pin != 0) {
-        tb_pin_remove(&s->pins, p->pin);
+        tb_pin_chunk_remove(&s->pins, p->pin);
         p->pin = 0;
     }
 }

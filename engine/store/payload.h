@@ -203,5 +203,50 @@ struct tb_pay_quarantine {
     struct tb_disk_bad bad;
 };
 _Static_assert(sizeof(struct tb_pay_quarantine) == 32, "quarantine payload");
+/*
+ * MOVED, taken apart (varints, as BLOB): GC wrote compressed bytes again, somewhere else. It counts only where the
+ * index still names the old place. Two kinds: a blob (head piece, and the body if that is its own), or with the flag
+ * TB_MOVED_PIECE piece `index` of a body. Behind it: list pieces (where a body of several pieces lies now), rows, head
+ * bytes, body bytes.
+ */
+enum { TB_MOVED_PIECE = 1, TB_MOVED_HASHED = 2 }; /* record flags; HASHED: sha256 is there */
+enum { TB_MOVED_ROWS_MAX = 32 };
+struct tb_pay_moved {
+    uint64_t blob, body;
+    uint32_t index;
+    uint64_t head_from, own_from; /* the old places; own_from 0: no body of its own is moved */
+    struct tb_disk_piece head;    /* lsn unused: the bytes follow */
+    struct tb_disk_piece own;     /* the body, or the piece; lsn unused: the bytes follow */
+    uint32_t pieces;              /* in the list */
+    uint32_t rows, rows_len;      /* messages that refer to the blob, as far as was known; their bytes in all */
+    uint8_t sha256[32];           /* of the message */
+};
+enum { TB_MOVED_ENCODED_MAX = 18 * 10 + 8 + 32 };
+size_t tb_moved_encode(const struct tb_pay_moved *p, uint8_t flags, uint8_t *out);
+bool tb_moved_decode(struct tb_slice *s, uint8_t flags, struct tb_pay_moved *out);
+/* A row of MOVED: so that what a message was can be told without the index. keywords: names. */
+struct tb_moved_row {
+    uint32_t acct, mbox;
+    struct tb_disk_row row; /* keywords and blob unused */
+    uint32_t keywords_n;    /* then n times: length u8, name */
+};
+enum { TB_MOVED_ROW_MAX = 12 * 10 };
+size_t tb_moved_row_encode(const struct tb_moved_row *r, uint8_t *out); /* without the names */
+bool tb_moved_row_decode(struct tb_slice *s, struct tb_moved_row *out);
+/* tb_moved_keyword: the next of a row's names; false if it is cut. */
+bool tb_moved_keyword(struct tb_slice *s, struct tb_slice *name);
+
+struct tb_pay_trim { /* TRIM: the change log of a mailbox begins behind floor; day: not 0: mark it with this */
+    uint32_t mbox, day;
+    uint64_t floor;
+};
+_Static_assert(sizeof(struct tb_pay_trim) == 16, "trim payload");
+
+enum { TB_SEGMENT_FREED = 1 }; /* record flag: it is gone, or about to go */
+struct tb_pay_segment {        /* SEGMENT: what is live in a segment, counted from the index */
+    uint32_t segment, reserved;
+    uint64_t total, live;
+};
+_Static_assert(sizeof(struct tb_pay_segment) == 24, "segment payload");
 
 #endif

@@ -59,8 +59,9 @@ void tb_pins_init(struct tb_pins *p, uint64_t segment_bytes)
 void tb_pins_free(struct tb_pins *p)
 {
     free(p->floors.v);
+    free(p->chunks.v);
     free(p->segments.v);
-    p->floors = p->segments = (struct tb_pin_set){0};
+    p->floors = p->chunks = p->segments = (struct tb_pin_set){0};
 }
 
 bool tb_pin_add(struct tb_pins *p, uint64_t lsn)
@@ -73,9 +74,29 @@ void tb_pin_remove(struct tb_pins *p, uint64_t lsn)
     set_remove(&p->floors, lsn);
 }
 
+bool tb_pin_chunk_add(struct tb_pins *p, uint64_t lsn)
+{
+    return set_add(&p->chunks, lsn);
+}
+
+void tb_pin_chunk_remove(struct tb_pins *p, uint64_t lsn)
+{
+    set_remove(&p->chunks, lsn);
+}
+
+static uint64_t lowest(const struct tb_pin_set *s)
+{
+    return s->n > 0 ? s->v[0].at : UINT64_MAX;
+}
+
+uint64_t tb_pin_chunk_floor(const struct tb_pins *p)
+{
+    return lowest(&p->chunks);
+}
+
 uint64_t tb_pin_floor(const struct tb_pins *p)
 {
-    return p->floors.n > 0 ? p->floors.v[0].at : UINT64_MAX;
+    return lowest(&p->floors) < lowest(&p->chunks) ? lowest(&p->floors) : lowest(&p->chunks);
 }
 
 bool tb_pin_segment_add(struct tb_pins *p, uint64_t lsn)

@@ -1,9 +1,10 @@
 /*
  * pins.h: which log segments somebody still needs, whatever the index says: a small counted set for each shard.
  *
- * A floor pin keeps a position and everything behind it (an index copy replays from there, a backup copies it, an
- * unfinished upload has chunks there). A segment pin keeps the one segment a position lies in (a body being read). GC
- * asks tb_pins_hold before it frees (S6). Thread: the shard's owner.
+ * A floor pin keeps a position and everything behind it (an index copy replays from there, a backup copies it). A chunk
+ * pin does the same for the chunks of an unfinished upload, and says that a row may yet come to point there. A segment
+ * pin keeps the one segment a position lies in (a body being read). GC asks tb_pins_hold before it frees (S6), and
+ * tb_pin_chunk_floor before it believes that nothing will ever point somewhere. Thread: the shard's owner.
  */
 #ifndef TB_PINS_H
 #define TB_PINS_H
@@ -19,7 +20,7 @@ struct tb_pin_set {   /* ascending */
     size_t n, cap;
 };
 struct tb_pins {
-    struct tb_pin_set floors, segments;
+    struct tb_pin_set floors, chunks, segments;
     uint64_t segment_bytes;
 };
 
@@ -31,8 +32,12 @@ void tb_pins_free(struct tb_pins *p);
  */
 bool tb_pin_add(struct tb_pins *p, uint64_t lsn) TB_USE_RESULT;
 void tb_pin_remove(struct tb_pins *p, uint64_t lsn);
-/* tb_pin_floor: the lowest floor pin; UINT64_MAX: there is none. */
+/* tb_pin_floor: the lowest floor or chunk pin; UINT64_MAX: there is none. */
 uint64_t tb_pin_floor(const struct tb_pins *p);
+/* tb_pin_chunk_add, tb_pin_chunk_remove: the same for an upload whose first chunk lies at lsn, until a row names it. */
+bool tb_pin_chunk_add(struct tb_pins *p, uint64_t lsn) TB_USE_RESULT;
+void tb_pin_chunk_remove(struct tb_pins *p, uint64_t lsn);
+uint64_t tb_pin_chunk_floor(const struct tb_pins *p);
 /* tb_pin_segment_add, tb_pin_segment_remove: the same for the one segment that lsn lies in. */
 bool tb_pin_segment_add(struct tb_pins *p, uint64_t lsn) TB_USE_RESULT;
 void tb_pin_segment_remove(struct tb_pins *p, uint64_t lsn);

@@ -176,10 +176,10 @@ static void share_run(struct tb_call *call, struct tb_worker *owner)
         call->rc = TB_OK; /* every account of the share was deleted meanwhile */
     uint64_t chunk = first_chunk(sh);
     bool stays = looking || call->rc != TB_OK;
-    if (stays && sh->pin == 0 && chunk != 0 && tb_pin_add(&s->pins, chunk))
+    if (stays && sh->pin == 0 && chunk != 0 && tb_pin_chunk_add(&s->pins, chunk))
         sh->pin = chunk;
     if (!stays && sh->pin != 0) {
-        tb_pin_remove(&s->pins, sh->pin);
+        tb_pin_chunk_remove(&s->pins, sh->pin);
         sh->pin = 0;
     }
 }

@@ -117,6 +117,9 @@ static bool due(const struct tb_shard *s)
     uint64_t grown = s->confirmed - r->copy[newest].applied;
     int64_t age_ms = tb_io_wall_ms(s->worker->io) - r->copy[newest].made_ms;
     bool wanted = r->wanted && (r->job.head.pages <= SMALL_PAGES || rested_ns >= WANTED_NS);
+    unsigned older = pick(r, false);
+    if (wanted && (!r->copy[older].valid || r->copy[older].applied < r->copy[newest].applied))
+        return true; /* though nothing is new: the older one holds the log */
     return grown > 0 && (wanted || grown >= (cfg->copy_log_bytes ? cfg->copy_log_bytes : UINT64_C(1) << 30) ||
                          (cfg->copy_hours != 0 && age_ms >= (int64_t)cfg->copy_hours * 3600000));
 }

@@ -247,6 +247,8 @@ enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err)
     if (rc == TB_OK)
         rc = tb_log_start(s->log, err);
     if (rc == TB_OK)
+        rc = tb_gc_open(s, err);
+    if (rc == TB_OK)
         tb_log(TB_LOG_INFO, "shard=%u recovered epoch=%u replayed_bytes=%llu accounts=%llu messages=%llu", s->number,
                s->epoch, (unsigned long long)(s->replayed.end - from.end), (unsigned long long)s->x.state.accounts,
                (unsigned long long)s->x.state.messages);
@@ -297,6 +299,7 @@ void tb_shard_drop(struct tb_shard *s)
         }
         s->bucket[i] = NULL;
     }
+    tb_gc_close(s);
     tb_log_close(s->log);
     tb_index_close(s->ix);
     s->log = NULL;
@@ -329,7 +332,7 @@ void tb_shard_close(struct tb_shard *s)
 bool tb_shard_idle(const struct tb_shard *s)
 {
     return tb_log_idle(s->log) && s->ckpt_phase != CKPT_SYNCING && s->ckpt_phase != CKPT_WRITING && !s->reserving &&
-           s->copies == NULL && s->compares == 0;
+           s->copies == NULL && s->compares == 0 && tb_gc_quiet(s);
 }
 
 struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)
@@ -348,10 +351,18 @@ enum tb_rc tb_shard_admit(struct tb_shard *s, size_t bytes, uint32_t records, en
         return TB_IO;
     if (s->stopping)
         return TB_BUSY;
-    if (kind != ADMIT_SMALL && s->index_full)
+    bool grows = kind == ADMIT_GROW || kind == ADMIT_CALL, short_of_space;
+    if (grows && s->index_full)
         return TB_NOSPACE;
-    uint64_t reserve = kind != ADMIT_SMALL ? 2 * tb_log_group_bytes_max(s->log) : 0;
-    return tb_log_room(s->log, bytes + sizeof(struct tb_pay_time), records + 1, reserve, kind == ADMIT_CALL);
+    uint64_t reserve = grows              ? 2 * tb_log_group_bytes_max(s->log)
+                       : kind == ADMIT_GC ? tb_log_group_bytes_max(s->log)
+                                          : 0;
+    enum tb_rc rc = tb_log_room(s->log, bytes + sizeof(struct tb_pay_time), records + 1, reserve,
+                                kind == ADMIT_CALL || kind == ADMIT_GC);
+    (void)tb_log_space(s->log, &short_of_space);
+    if (rc == TB_OK && grows && short_of_space)
+        return TB_NOSPACE; /* the last segment there is belongs to deleting and to GC, so that space can come back */
+    return rc;
 }
 
 /* log_time: a frame begins with the time of day when a second has passed since the last one that did: the axis of
@@ -604,4 +615,5 @@ void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat
     out->quarantined = s->x.bad;
     out->bad_reads = s->bad_reads;
     out->bad_cached = tb_index_soft(s->ix);
+    tb_gc_stat(s, out);
 }

@@ -94,6 +94,12 @@ struct tb_applier { /* everything apply() may look at and change (S9) */
  */
 enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r) TB_USE_RESULT;
 void tb_apply_frame_end(struct tb_applier *x);
+/* tb_seg_add: bytes that a segment holds, and bytes of them that a row names, change. */
+void tb_seg_add(struct tb_applier *x, uint64_t lsn, int64_t total, int64_t live);
+/* apply_gc.c: what GC logs. */
+enum tb_rc tb_apply_moved(struct tb_applier *x, const struct tb_record *r);
+enum tb_rc tb_apply_trim(struct tb_applier *x, const struct tb_record *r);
+enum tb_rc tb_apply_segment(struct tb_applier *x, const struct tb_record *r);
 /* tb_apply_flush: write the cached state and segment counters into the transaction, before a commit. */
 void tb_apply_flush(struct tb_applier *x, uint64_t applied, uint32_t chain);
 
@@ -160,6 +166,7 @@ struct tb_shard {
     /* checkpoint.c */
     enum tb_ckpt_phase ckpt_phase;
     struct tb_disk_ckpt ckpt; /* the one being made, or the last confirmed */
+    uint64_t confirmed_last;  /* the frame that the confirmed checkpoint names: its segment is needed */
     uint64_t confirmed, checkpoints, ckpt_started_ns, ckpt_log_end;
     struct tb_log_mark replayed; /* recovery: how far */
     struct tb_op ckpt_op, reserve_op;
@@ -180,6 +187,7 @@ struct tb_shard {
     struct tb_copy_run *copies;   /* copies of the index being made: copy.h */
     struct tb_rotation *rotation; /* owned */
     unsigned compares;            /* bodies being compared with stored ones: dedup.c */
+    struct tb_gc *gc;             /* owned */
 };
 
 struct tb_worker {
@@ -236,8 +244,9 @@ struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number);
  *   ADMIT_SMALL  flags, deletions: may use the reserve that ADMIT_GROW and ADMIT_CALL must leave
  *   ADMIT_GROW   needs space for good (copies, new names); never told to wait
  *   ADMIT_CALL   the same, in a tb_call: BUSY puts the call off until there is room
+ *   ADMIT_GC     frees more than it takes: may use a part of that reserve; BUSY: later
  */
-enum tb_admit { ADMIT_SMALL, ADMIT_GROW, ADMIT_CALL };
+enum tb_admit { ADMIT_SMALL, ADMIT_GROW, ADMIT_CALL, ADMIT_GC };
 enum tb_rc tb_shard_admit(struct tb_shard *s, size_t bytes, uint32_t records, enum tb_admit kind) TB_USE_RESULT;
 /* tb_shard_record: log and apply one record whose payload is head, then a, then b. Only after tb_shard_admit; cannot
  * fail for space. */
@@ -300,6 +309,15 @@ enum tb_rc tb_rotation_open(struct tb_shard *s, struct tb_error *err) TB_USE_RES
 void tb_rotation_close(struct tb_shard *s);
 void tb_rotation_tick(struct tb_shard *s);
 void tb_rotation_want(struct tb_shard *s);
+
+/* gc.c: segment garbage collection. */
+enum tb_rc tb_gc_open(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;
+void tb_gc_close(struct tb_shard *s);
+void tb_gc_confirmed(struct tb_shard *s); /* a checkpoint was confirmed */
+void tb_gc_tick(struct tb_shard *s);
+void tb_gc_cancel(struct tb_shard *s); /* the shard stops: end soon */
+bool tb_gc_quiet(const struct tb_shard *s);
+void tb_gc_stat(struct tb_shard *s, struct tb_shard_stat *out);
 
 /* view.c */
 void tb_views_notify(struct tb_account *a, uint32_t mbox);

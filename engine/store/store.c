@@ -294,6 +294,7 @@ static void tick(struct tb_op *op)
         more |= tb_rules_step(s);
         tb_checkpoint_tick(s);
         tb_rotation_tick(s);
+        tb_gc_tick(s);
     }
     w->ticking = true;
     tb_io_timer(w->io, &w->tick_op, more ? TICK_BUSY_NS : TICK_NS);
@@ -344,12 +345,13 @@ static void stop_step(struct tb_worker *w)
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
         struct tb_shard *s = w->store->shard[i];
         if (s->failed) {
+            tb_gc_cancel(s);
             tb_revive_stop(s);
             quiet = quiet && s->state != SHARD_TELLING && !s->reviving && tb_shard_idle(s);
             continue;
         }
         bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0 &&
-                     s->copies == NULL && s->compares == 0;
+                     s->copies == NULL && s->compares == 0 && tb_gc_quiet(s);
         if (clean && s->confirmed != tb_log_end(s->log)) {
             s->want_checkpoint = true;
             tb_log_boundary(s->log);
@@ -388,8 +390,10 @@ void tb_worker_stop(struct tb_worker *w, struct tb_op *op)
 {
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
         w->store->shard[i]->stopping = true;
-    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
+    for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
         tb_copies_cancel(w->store->shard[i]);
+        tb_gc_cancel(w->store->shard[i]);
+    }
     w->stop_op = op;
     stop_step(w);
 }
@@ -409,6 +413,7 @@ static void abandon(struct tb_worker *w)
                 continue;
             s->failed = true;
             tb_copies_cancel(s);
+            tb_gc_cancel(s);
             tb_revive_stop(s);
             if (s->state == SHARD_TELLING && tb_worker_forget(w, &s->revive_op))
                 s->reviving = false; /* nobody is left to be told */

@@ -41,6 +41,8 @@ struct tb_config {
     uint64_t checkpoint_log_bytes;
     uint32_t index_copy_hours;
     uint64_t index_copy_log_bytes;
+    uint64_t gc_rate;
+    uint32_t gc_min_dead;
     struct tb_config_listen *listen;
     size_t listen_n;
 };

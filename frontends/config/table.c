@@ -65,6 +65,10 @@ const struct config_key config_keys[] = {
      "The age at which a shard's index is copied anew, if anything changed. 0: not for its age."},
     {"index_copy_log_bytes", CONFIG_BYTES, AT(index_copy_log_bytes), "1G", MIB, 1024 * 1024 * MIB, {0}, false,
      "Log written since the newest copy of the index that makes another one due."},
+    {"gc_rate", CONFIG_BYTES, AT(gc_rate), "8M", 64 << 10, 1024 * MIB, {0}, false,
+     "Bytes a second that one shard's garbage collection reads and writes. Short of space it does not wait."},
+    {"gc_min_dead", CONFIG_NUMBER, AT(gc_min_dead), "40", 1, 100, {0}, false,
+     "Percent of a log segment that must be dead before what is left in it is moved. 100: all of it."},
     {"log_level", CONFIG_WORD, AT(log_level), "info", 0, 0, {"error", "warn", "info", "debug"}, true,
      "The least important lines that are logged."},
 };

@@ -22,6 +22,7 @@ static const struct ctl_verb verbs[] = {
     {"account list", ctl_account_list},
     {"account passwd", ctl_account_passwd},
     {"account undelete", ctl_account_undelete},
+    {"gc", ctl_gc},
     {"mailbox create", ctl_mailbox_create},
     {"mailbox delete", ctl_mailbox_delete},
     {"mailbox list", ctl_mailbox_list},

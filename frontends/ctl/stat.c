@@ -19,8 +19,12 @@ struct stat_job {
 #define STAT_COUNTS(X) \
     X(accounts) X(mailboxes) X(messages) X(raw_bytes) X(stored_raw_bytes) X(shared_raw_bytes) X(log_used_bytes) \
     X(log_file_bytes) X(index_used_bytes) X(index_file_bytes) X(log_writes) X(log_frames) X(checkpoints) \
-    X(records) X(deliveries) X(quarantined) X(bad_reads) X(bad_cached)
+    X(records) X(deliveries) X(quarantined) X(bad_reads) X(bad_cached) \
+    X(gc_dead_bytes) X(gc_waiting) X(gc_moved_bytes) X(gc_freed_segments) X(gc_bad) X(gc_repaired)
 /* clang-format on */
+
+static const char *const gc_words[] = {
+    [TB_GC_IDLE] = "idle", [TB_GC_SCAN] = "scanning", [TB_GC_READ] = "reading", [TB_GC_COPY] = "copying"};
 
 static json_t *describe(const struct tb_shard_stat *s)
 {
@@ -77,6 +81,7 @@ static void stat_done(struct tb_op *op)
     if (j->now.reason[0])
         json_object_set_new(o, "reason", json_string(j->now.reason));
     json_object_set_new(o, "failures", json_integer(j->now.failures));
+    json_object_set_new(o, "gc", json_string(gc_words[j->now.gc_phase]));
     json_object_set_new(o, "epoch", json_integer(j->now.epoch));
     json_object_set_new(o, "format", json_integer(j->now.format));
     json_object_set_new(o, "position", json_integer((json_int_t)j->now.position));

@@ -19,6 +19,7 @@ void tb_account_secret(struct tb_worker *w, struct tb_slice name, struct tb_slic
 /* tb_account_delete: the account and all its mail; open sessions see every mailbox deleted. NOTFOUND. */
 void tb_account_delete(struct tb_worker *w, struct tb_slice name, struct tb_op *op);
 
+enum { TB_GC_IDLE, TB_GC_SCAN, TB_GC_READ, TB_GC_COPY };
 struct tb_shard_stat {
     uint32_t shard;
     uint64_t accounts, mailboxes, messages, raw_bytes; /* raw: as the clients see them, each message once per mailbox */
@@ -33,10 +34,21 @@ struct tb_shard_stat {
     uint64_t quarantined;           /* stored messages known to be damaged */
     uint64_t bad_reads, bad_cached; /* damage met since start: pieces of messages; cached envelopes */
     uint32_t epoch, format;
-    uint32_t failures; /* in a row */
+    uint32_t gc_phase;      /* TB_GC_ */
+    bool gc_running;        /* on demand: not over yet */
+    uint64_t gc_dead_bytes; /* of sealed segments: what no message needs */
+    uint64_t gc_waiting;    /* segments that nothing is left in, not free yet */
+    uint64_t gc_moved_bytes, gc_freed_segments, gc_bad, gc_repaired; /* since start */
+    uint32_t failures;                                               /* in a row */
     const char *state; /* "serving"; else what is done about it, and why: all numbers above are 0 then */
     char reason[256];
 };
+/*
+ * tb_gc_start: collect garbage in a shard now, without throttle; tb_shard_stat tells how it goes: it is over when
+ * gc_running is false. all: compress every message anew that was not yet, however little of its segment is dead. Owner
+ * of that shard only.
+ */
+void tb_gc_start(struct tb_worker *owner, uint32_t shard, bool all);
 /* tb_shard_stat: numbers of one shard. Owner of that shard only (reach it by tb_call, always set). */
 void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat *out);
 

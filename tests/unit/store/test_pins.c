@@ -31,6 +31,22 @@ static void test_floor(void **state)
     tb_pins_free(&p);
 }
 
+static void test_chunks(void **state)
+{
+    struct tb_pins p;
+    (void)state;
+    tb_pins_init(&p, SEGMENT);
+    assert_true(tb_pin_add(&p, 1500) && tb_pin_chunk_add(&p, 4200) && tb_pin_chunk_add(&p, 3100));
+    assert_int_equal(tb_pin_floor(&p), 1500);
+    assert_int_equal(tb_pin_chunk_floor(&p), 3100);
+    tb_pin_remove(&p, 1500);
+    assert_int_equal(tb_pin_floor(&p), 3100);
+    assert_true(!tb_pins_hold(&p, 2) && tb_pins_hold(&p, 3) && tb_pins_hold(&p, 8));
+    tb_pin_chunk_remove(&p, 3100);
+    assert_int_equal(tb_pin_chunk_floor(&p), 4200);
+    tb_pins_free(&p);
+}
+
 static void test_segments(void **state)
 {
     struct tb_pins p;
@@ -58,6 +74,7 @@ static void test_segments(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_floor), cmocka_unit_test(test_segments)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_floor), cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_segments)};
     return cmocka_run_group_tests_name("pins", tests, NULL, NULL);
 }

@@ -380,6 +380,7 @@ static bool open_listeners(struct daemon *d, int *code, struct tb_error *err)
 static bool open_store(struct daemon *d, int *code, struct tb_error *err)
 {
     const struct tb_config *cfg = d->cfg;
+    char mark[1100];
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct tb_store_config sc = {.dir = cfg->store,
                                  .workers = cfg->workers ? cfg->workers
@@ -397,8 +398,12 @@ static bool open_store(struct daemon *d, int *code, struct tb_error *err)
                                  .gc_min_dead = cfg->gc_min_dead,
                                  .failed = on_failed,
                                  .user = d};
-    enum tb_rc rc = tb_store_open(d->io, &sc, &d->store, err);
+    enum tb_rc rc;
 
+    (void)snprintf(mark, sizeof(mark), "%s/" TB_CRASHED, cfg->store);
+    rc = tb_store_open(d->io, &sc, &d->store, err);
+    if (rc == TB_OK)
+        tb_io_crash_mark(mark); /* the lock is ours: so is what a crash of ours may have harmed */
     *code = rc == TB_NOTFOUND ? EX_NOINPUT : rc == TB_BUSY ? EX_TEMPFAIL : EX_IOERR;
     if (rc != TB_OK)
         return false;
@@ -452,8 +457,11 @@ bool daemon_start(const struct tb_config *cfg, struct daemon **out, int *exit_co
     if (!open_io(d, err) || !load_tls(d->io, cfg, &d->tls, err) || !open_store(d, exit_code, err))
         return false; /* the process ends now: nothing is taken apart */
     *exit_code = EX_IOERR;
-    if (!start_threads(d, err))
+    if (!start_threads(d, err)) {
+        if (err->rc == TB_CORRUPT)
+            *exit_code = EX_DATAERR; /* trying again changes nothing: the unit does not */
         return false;
+    }
     *exit_code = EX_UNAVAILABLE;
     if (!open_listeners(d, exit_code, err))
         return false;

@@ -1,7 +1,7 @@
 /*
- * check.c: tambo check: reads a whole store and says what is wrong with it.
+ * check.c: tambo check, rebuild-index: reads a whole store and says what is wrong with it; makes indexes again.
  *
- * It must never change anything unless --repair was said. Exit: 0 clean, 65 damage was found.
+ * A check changes nothing unless --repair was said. Exit: 0 clean, 65 damage was found, and is left.
  */
 #include <tambo/check.h>
 
@@ -14,8 +14,11 @@ struct checking {
 
 static json_t *finding_json(const struct tb_finding *f)
 {
-    return json_pack("{s:s, s:I, s:s, s:s, s:s}", "finding", f->damage ? "damage" : "note", "shard",
-                     (json_int_t)f->shard, "object", f->object, "what", f->what, "next", f->next);
+    return json_pack("{s:s, s:I, s:s, s:s, s:s}", "finding",
+                     f->repaired ? "repaired"
+                     : f->damage ? "damage"
+                                 : "note",
+                     "shard", (json_int_t)f->shard, "object", f->object, "what", f->what, "next", f->next);
 }
 
 static void print_finding(void *user, const struct tb_finding *f)
@@ -28,8 +31,11 @@ static void print_finding(void *user, const struct tb_finding *f)
         json_decref(o);
         return;
     }
-    printf("%s shard %u: %s: %s%s%s\n", f->damage ? "DAMAGE" : "note", f->shard, f->object, f->what,
-           f->next[0] ? "; " : "", f->next);
+    printf("%s shard %u: %s: %s%s%s\n",
+           f->repaired ? "repaired"
+           : f->damage ? "DAMAGE"
+                       : "note",
+           f->shard, f->object, f->what, f->next[0] ? "; " : "", f->next);
 }
 
 static void print_summary(const struct checking *c, const struct tb_check_stat *s, uint64_t now_ns)
@@ -58,6 +64,34 @@ static void print_summary(const struct checking *c, const struct tb_check_stat *
         printf("%llu findings of damage\n", (unsigned long long)s->damage);
 }
 
+static int code_of(enum tb_rc rc)
+{
+    return rc == TB_NOTFOUND  ? EX_NOINPUT
+           : rc == TB_BUSY    ? EX_TEMPFAIL
+           : rc == TB_CORRUPT ? EX_DATAERR
+           : rc == TB_INVALID ? EX_USAGE
+                              : EX_IOERR;
+}
+
+/* look: one whole check with its summary; false after tool_fail. */
+static bool look(struct checking *c, struct tb_io *io, const struct tb_config *cfg, struct tb_check_stat *stat)
+{
+    struct tb_check_options opt = {.user = c, .found = print_finding};
+    struct tb_error err = {0};
+    enum tb_rc rc;
+
+    (void)tb_io_turn(io, false); /* the clock */
+    c->started_ns = tb_io_now_ns(io);
+    rc = tb_store_check(io, cfg->store, &opt, stat, &err);
+    if (rc != TB_OK) {
+        tool_fail(c->t, code_of(rc), "%s", err.text);
+        return false;
+    }
+    (void)tb_io_turn(io, false);
+    print_summary(c, stat, tb_io_now_ns(io));
+    return true;
+}
+
 void check_store(struct tool *t)
 {
     struct checking c = {.t = t};
@@ -66,18 +100,45 @@ void check_store(struct tool *t)
     struct tb_error err = {0};
     const struct tb_config *cfg;
     struct tb_io *io = client_offline(t, &cfg);
+
+    if (!io || !look(&c, io, cfg, &stat))
+        return;
+    if (stat.damage > 0 && t->given & OPT_REPAIR) {
+        enum tb_rc rc = tb_store_repair(io, cfg->store, &opt, &err);
+        if (rc != TB_OK) {
+            tool_fail(t, code_of(rc), "%s", err.text);
+            return;
+        }
+        if (!look(&c, io, cfg, &stat))
+            return;
+    }
+    if (stat.damage > 0)
+        t->exit = EX_DATAERR;
+}
+
+void rebuild_index(struct tool *t)
+{
+    const struct tb_config *cfg;
+    struct tb_io *io = client_offline(t, &cfg);
+    struct tb_error err = {0};
+    uint64_t shard = TB_EVERY_SHARD;
     enum tb_rc rc;
 
     if (!io)
         return;
-    c.started_ns = tb_io_now_ns(io);
-    rc = tb_store_check(io, cfg->store, &opt, &stat, &err);
-    if (rc != TB_OK) {
-        tool_fail(t, rc == TB_NOTFOUND ? EX_NOINPUT : rc == TB_BUSY ? EX_TEMPFAIL : EX_IOERR, "%s", err.text);
+    if (t->shard && !tb_slice_u64(tb_slice_str(t->shard), 255, &shard)) {
+        tool_fail(t, EX_USAGE, "--shard: a number, as `tambo stat` shows them");
         return;
     }
-    (void)tb_io_turn(io, false); /* the clock */
-    print_summary(&c, &stat, tb_io_now_ns(io));
-    if (stat.damage > 0)
-        t->exit = EX_DATAERR;
+    rc = tb_store_rebuild(io, cfg->store, (uint32_t)shard, &err);
+    if (rc != TB_OK) {
+        tool_fail(t, code_of(rc), "%s", err.text);
+        return;
+    }
+    if (!client_open_store(t))
+        return;
+    if (t->json)
+        puts("{\"rebuilt\":true}");
+    else
+        puts("rebuilt; UIDs and UIDVALIDITY are what they were");
 }

@@ -193,6 +193,13 @@ static json_t *take_result(struct tool *t, struct client *c)
     return result;
 }
 
+bool client_open_store(struct tool *t)
+{
+    struct client *c = t->client ? t->client : client_open(t);
+
+    return c && (c->store || open_store(t, c));
+}
+
 json_t *client_call(struct tool *t, const char *verb, json_t *args)
 {
     struct client *c = t->client ? t->client : client_open(t);

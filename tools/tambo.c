@@ -42,7 +42,8 @@ static const struct command commands[] = {
      "bring deleted messages and mailboxes back, or list them"},
     {"gc", "", 0, OPT_ALL, 0, gc_now, "give the space of deleted mail back now"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
-    {"check", "", 0, 0, 0, check_store, "read the whole store and say what is wrong with it"},
+    {"check", "", 0, OPT_REPAIR, 0, check_store, "read the whole store and say what is wrong with it"},
+    {"rebuild-index", "", 0, OPT_SHARD, 0, rebuild_index, "make the indexes again from their copies and the logs"},
     {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
     {"config dump", "", 0, 0, 0, config_dump, "every setting as it stands, and where it comes from"},
     {"version", "", 0, 0, 0, version_show, "print the version, and the formats of stores that it opens"},
@@ -67,6 +68,8 @@ static const struct option options[] = {
     {"days", required_argument, NULL, 'D'},
     {"none", no_argument, NULL, 'n'},
     {"default", no_argument, NULL, 'f'},
+    {"shard", required_argument, NULL, 'B'},
+    {"repair", no_argument, NULL, 'R'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -149,6 +152,8 @@ static int help(void)
          "  --hostname H       init: this server's name (default: the machine's)\n"
          "  --port-offset N    init: listen on the well-known ports + N (default 10000)\n"
          "  --shards N         init: parts of the store, fixed for ever (default: one a core)\n"
+         "  --repair           check: put right what can be\n"
+         "  --shard N          rebuild-index: this one alone\n"
          "  --segment-size S   init: size of a log segment, 4M to 256M (default 64M)");
     return EX_OK;
 }
@@ -176,7 +181,9 @@ static bool option_given(struct tool *t, int opt)
                 {'d', OPT_DELETED, 0},
                 {'D', OPT_DAYS, offsetof(struct tool, days)},
                 {'n', OPT_NONE, 0},
-                {'f', OPT_DEFAULT, 0}};
+                {'f', OPT_DEFAULT, 0},
+                {'B', OPT_SHARD, offsetof(struct tool, shard)},
+                {'R', OPT_REPAIR, 0}};
 
     if (opt == 'c')
         t->conf = optarg;

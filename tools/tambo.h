@@ -31,7 +31,9 @@ enum {
     OPT_DELETED = 8192,
     OPT_DAYS = 16384,
     OPT_NONE = 32768,
-    OPT_DEFAULT = 65536
+    OPT_DEFAULT = 65536,
+    OPT_SHARD = 1 << 20,
+    OPT_REPAIR = 1 << 21
 };
 
 struct client;
@@ -39,7 +41,7 @@ struct tool {
     const char *conf; /* path of the configuration */
     bool json;
     unsigned given; /* OPT_ bits */
-    const char *scheme, *hostname, *port_offset, *shards, *segment_size, *mailbox, *since, *uid, *to, *days;
+    const char *scheme, *hostname, *port_offset, *shards, *segment_size, *mailbox, *since, *uid, *to, *days, *shard;
     char **args; /* after the command's words */
     int args_n;
     int exit;              /* what the process returns: set by whoever fails */
@@ -59,6 +61,8 @@ json_t *client_call(struct tool *t, const char *verb, json_t *args);
 /* client_offline: an io and the configuration, for work on a store that nobody has open; NULL after tool_fail, also
  * when a daemon answers. Both are the client's. */
 struct tb_io *client_offline(struct tool *t, const struct tb_config **cfg);
+/* client_open_store: open the store in this process, so that what a start does is done. False after tool_fail. */
+bool client_open_store(struct tool *t);
 /* client_close: also the last checkpoint, when the store was opened here. */
 void client_close(struct tool *t);
 
@@ -85,6 +89,7 @@ void undelete(struct tool *t);
 void account_undelete(struct tool *t);
 void account_deleted(struct tool *t);
 void check_store(struct tool *t);
+void rebuild_index(struct tool *t);
 void config_check(struct tool *t);
 void config_dump(struct tool *t);
 void init_dir(struct tool *t);

@@ -43,6 +43,8 @@ struct group {
 
 enum next_state { NEXT_NONE, NEXT_MAKING, NEXT_READY, NEXT_FAILED };
 
+enum { MEND_MAX = 8 };
+
 struct tb_log {
     struct tb_log_config cfg;
     char dir[TB_PATH_MAX];
@@ -76,6 +78,8 @@ struct tb_log {
     struct tb_op *freeing; /* the caller's; NULL: none under way */
     uint32_t free_number;
     bool free_keep, seal_asked;
+    uint32_t mend[MEND_MAX]; /* segments met by the scan whose headers are damaged */
+    unsigned mend_n;
     struct tb_log_stat stat;
 };
 
@@ -386,9 +390,16 @@ static enum tb_rc no_frame_after(struct window *w, uint32_t segment, uint64_t of
 
 static enum tb_rc window_open(struct tb_log *log, struct window *w, uint32_t segment, struct tb_error *err)
 {
-    enum tb_rc rc = tb_segment_check(log->cfg.io, &log->cfg, segment, err);
-    if (rc != TB_OK)
+    struct tb_error why = {0};
+    enum tb_rc rc = tb_segment_check(log->cfg.io, &log->cfg, segment, &why);
+    if (rc == TB_CORRUPT) { /* frames prove themselves: whether they are ours shows below */
+        tb_log(TB_LOG_WARN, "%s: it is read all the same", why.text);
+        if (log->mend_n < MEND_MAX)
+            log->mend[log->mend_n++] = segment;
+    } else if (rc != TB_OK) {
+        *err = why;
         return rc;
+    }
     w->fd = read_fd(log, segment);
     w->len = 0;
     if (w->fd >= 0)
@@ -428,7 +439,11 @@ static enum tb_rc mark_found(struct tb_log *log, struct window *w, struct tb_log
     bool failed = false;
     if (m.last == 0)
         return TB_OK;
-    uint32_t segment = segment_of(log, m.last);
+    uint32_t segment = segment_of(log, m.last), there = 0;
+    /* A copy keeps the log from where it ends: the frame before that may lie in a segment that was freed since. Then
+     * the next frame's chain proves it. */
+    if (segment < segment_of(log, m.end) && (!tb_log_next_segment(log, segment, &there) || there != segment))
+        return TB_OK;
     enum tb_rc rc = window_open(log, w, segment, err);
     if (rc == TB_OK &&
         (frame_at(w, segment, m.last % log->cfg.segment_bytes, &h, &failed) == NULL || h.crc != m.chain ||
@@ -806,6 +821,12 @@ enum tb_rc tb_log_harden(struct tb_log *log, struct tb_error *err)
 enum tb_rc tb_log_start(struct tb_log *log, struct tb_error *err)
 {
     char path[TB_PATH_MAX];
+    for (; log->mend_n > 0; log->mend_n--) { /* the scan found nothing but ours in them */
+        int mended = tb_segment_mend(log->cfg.io, &log->cfg, log->mend[log->mend_n - 1]);
+        if (mended < 0)
+            return tb_error_set(err, TB_IO, -mended, "log %s: the header of segment %08x cannot be written", log->dir,
+                                log->mend[log->mend_n - 1]);
+    }
     tb_segment_path(log->dir, log->segment, path);
     log->write_fd = tb_io_file_open(log->cfg.io, path, TB_OPEN_WRITE | TB_OPEN_DIRECT);
     if (log->write_fd < 0)

@@ -176,3 +176,15 @@ enum tb_rc tb_segment_check(struct tb_io *io, const struct tb_log_config *cfg, u
         return tb_error_set(err, TB_CORRUPT, 0, "log segment %s has a wrong size", path);
     return TB_OK;
 }
+
+int tb_segment_mend(struct tb_io *io, const struct tb_log_config *cfg, uint32_t number)
+{
+    char path[TB_PATH_MAX];
+    tb_segment_path(cfg->dir, number, path);
+    int fd = tb_io_file_open(io, path, TB_OPEN_WRITE | TB_OPEN_DIRECT);
+    if (fd < 0)
+        return fd;
+    int rc = reheader(io, cfg, fd, number);
+    (void)tb_io_file_close(io, fd); /* synced above: nothing is left to report */
+    return rc;
+}

@@ -35,4 +35,11 @@ int tb_segment_reuse(struct tb_io *io, const struct tb_log_config *cfg, uint32_t
 enum tb_rc tb_segment_check(struct tb_io *io, const struct tb_log_config *cfg, uint32_t number,
                             struct tb_error *err) TB_USE_RESULT;
 
+/*
+ * tb_segment_mend: write a segment's header anew, durably. Only where its frames are known to be ours: they carry the
+ * store, the shard and their position in their checksums, so the header adds nothing but an early word. Blocks. 0 or
+ * -errno.
+ */
+int tb_segment_mend(struct tb_io *io, const struct tb_log_config *cfg, uint32_t number);
+
 #endif

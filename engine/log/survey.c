@@ -229,6 +229,24 @@ enum tb_rc tb_survey_next(struct tb_survey *s, struct tb_survey_frame *out)
     return found ? TB_CORRUPT : TB_NOTFOUND;
 }
 
+enum tb_rc tb_survey_mend(const struct tb_log_config *cfg, uint32_t segment, struct tb_error *err)
+{
+    struct tb_survey *s = NULL;
+    struct tb_survey_frame f;
+    enum tb_rc rc = tb_survey_open(cfg, segment, 0, 0, false, &s, err);
+    if (s == NULL || rc != TB_CORRUPT) { /* it is good, or cannot be opened */
+        tb_survey_close(s);
+        return rc;
+    }
+    while ((rc = tb_survey_next(s, &f)) == TB_BUSY)
+        ;
+    tb_survey_close(s);
+    if (rc != TB_OK && rc != TB_CORRUPT) /* a hole has a frame behind it */
+        return TB_CORRUPT;
+    int mended = tb_segment_mend(cfg->io, cfg, segment);
+    return mended < 0 ? tb_error_set(err, TB_IO, -mended, "log segment %08x cannot be written", segment) : TB_OK;
+}
+
 /* ---- records ---- */
 
 enum tb_rc tb_survey_records(const struct tb_survey_frame *f, enum tb_rc (*each)(void *user, const struct tb_record *r),

@@ -8,6 +8,7 @@
  * Thread: the caller's; blocks.
  */
 #include "engine/store/check.h"
+#include "engine/store/rebuild.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -70,7 +71,7 @@ static void meta_pages(struct tb_check_shard *c, int fd, const struct tb_disk_ck
     }
 }
 
-static void check_index(struct tb_check_shard *c, const char *dir, const struct tb_disk_ckpt *ckpt)
+void tb_check_index(struct tb_check_shard *c, const char *dir, const struct tb_disk_ckpt *ckpt)
 {
     char path[TB_PATH + 16];
     (void)snprintf(path, sizeof(path), "%.990s/index.mdb", dir);
@@ -142,6 +143,20 @@ static void collect(struct check_all *a, struct tb_check_shard *c)
     }
 }
 
+struct tb_log_config tb_check_log_config(struct tb_io *io, const struct tb_disk_super *super, const char *dir,
+                                         uint32_t number, char log_dir[TB_PATH + 8])
+{
+    (void)snprintf(log_dir, TB_PATH + 8, "%.1000s/log", dir);
+    struct tb_log_config cfg = {.io = io,
+                                .dir = log_dir,
+                                .shard = number,
+                                .epoch = super->epoch,
+                                .segment_bytes = super->segment_bytes,
+                                .pad_bytes = super->pad_bytes};
+    memcpy(cfg.uuid, super->uuid, 16);
+    return cfg;
+}
+
 static enum tb_rc check_shard(struct check_all *a, uint32_t number, struct tb_error *err)
 {
     char dir[TB_PATH], log_dir[TB_PATH + 8];
@@ -150,17 +165,10 @@ static enum tb_rc check_shard(struct check_all *a, uint32_t number, struct tb_er
         .opt = a->opt, .stat = a->stat, .io = a->io, .shard = number, .segment_bytes = a->super.segment_bytes};
     uint64_t end = 0;
     (void)snprintf(dir, sizeof(dir), "%.990s/shard-%02x", a->dir, number);
-    (void)snprintf(log_dir, sizeof(log_dir), "%s/log", dir);
-    struct tb_log_config cfg = {.io = a->io,
-                                .dir = log_dir,
-                                .shard = number,
-                                .epoch = a->super.epoch,
-                                .segment_bytes = a->super.segment_bytes,
-                                .pad_bytes = a->super.pad_bytes};
-    memcpy(cfg.uuid, a->super.uuid, 16);
+    struct tb_log_config cfg = tb_check_log_config(a->io, &a->super, dir, number, log_dir);
     if (load_ckpt(a, &c, dir, &ckpt)) {
         c.applied = ckpt.applied;
-        check_index(&c, dir, &ckpt);
+        tb_check_index(&c, dir, &ckpt);
         if (!c.broken)
             tb_check_model(&c);
     } else {
@@ -215,7 +223,7 @@ static void compare(struct check_all *a)
 
 /* ---- the store ---- */
 
-static enum tb_rc lock(struct tb_io *io, const char *dir, int *fd, struct tb_error *err)
+enum tb_rc tb_check_lock(struct tb_io *io, const char *dir, int *fd, struct tb_error *err)
 {
     char path[TB_PATH + 16];
     (void)snprintf(path, sizeof(path), "%.990s/LOCK", dir);
@@ -236,7 +244,7 @@ enum tb_rc tb_store_check(struct tb_io *io, const char *dir, const struct tb_che
     memset(stat, 0, sizeof(*stat));
     enum tb_rc rc = tb_super_load(io, dir, &a.super, err);
     if (rc == TB_OK)
-        rc = lock(io, dir, &fd, err);
+        rc = tb_check_lock(io, dir, &fd, err);
     for (uint32_t i = 0; rc == TB_OK && i < a.super.shards; i++)
         rc = check_shard(&a, i, err);
     if (rc == TB_OK)
@@ -246,5 +254,27 @@ enum tb_rc tb_store_check(struct tb_io *io, const char *dir, const struct tb_che
     free(a.place.v);
     free(a.acct.v);
     free(a.live.v);
+    return rc;
+}
+
+enum tb_rc tb_store_rebuild(struct tb_io *io, const char *dir, uint32_t shard, struct tb_error *err)
+{
+    struct tb_disk_super super;
+    int fd = -1;
+    enum tb_rc rc = tb_super_load(io, dir, &super, err);
+    if (rc == TB_OK && shard != TB_EVERY_SHARD && shard >= super.shards)
+        rc = tb_error_set(err, TB_INVALID, 0, "store %s has shards 0 to %u", dir, super.shards - 1);
+    if (rc == TB_OK)
+        rc = tb_check_lock(io, dir, &fd, err);
+    for (uint32_t i = 0; rc == TB_OK && i < super.shards; i++) {
+        char path[TB_PATH], log_dir[TB_PATH + 8];
+        if (shard != TB_EVERY_SHARD && i != shard)
+            continue;
+        (void)snprintf(path, sizeof(path), "%.990s/shard-%02x", dir, i);
+        struct tb_log_config cfg = tb_check_log_config(io, &super, path, i, log_dir);
+        rc = tb_index_rebuild(io, &cfg, path, err);
+    }
+    if (fd >= 0)
+        (void)tb_io_file_close(io, fd); /* and so unlocked */
     return rc;
 }

@@ -28,6 +28,7 @@ struct check_acct {
     uint32_t acct;
     struct tb_disk_acct row;
     uint64_t messages, bytes, modseq; /* counted; highest of its mailboxes */
+    uint32_t mbox_max;                /* its highest mailbox number */
     bool grave;                       /* the trash has it */
 };
 struct check_mbox {
@@ -52,6 +53,9 @@ struct check_piece {
     uint64_t lsn, owner; /* a blob, or a body with TB_PIECE_OF_BODY */
     uint32_t clen, crc;
 };
+struct check_row {
+    uint32_t acct, mbox, uid;
+};
 struct check_seg {
     uint32_t segment;
     bool row;
@@ -70,6 +74,7 @@ struct tb_check_shard { /* what is looked at, and what is found */
     bool state_there, broken; /* broken: the index's pages or values are damaged: the model is not held against it */
     bool no_memory;
     struct tb_vec acct, mbox, blob, body, piece, seg, uid, place;
+    struct tb_vec dangling, bad; /* check_row: their blob is missing; check_piece */
     char text[400];
 };
 
@@ -77,6 +82,14 @@ struct tb_check_shard { /* what is looked at, and what is found */
 void tb_check_say(struct tb_check_shard *c, bool damage, const char *object, const char *what, const char *next);
 void tb_check_sayf(struct tb_check_shard *c, bool damage, const char *next, const char *object, const char *fmt, ...)
     TB_PRINTF(5, 6);
+
+/* check.c. tb_check_index: the pages and entries of a shard's index, from its checkpoint record, into c. */
+void tb_check_index(struct tb_check_shard *c, const char *dir, const struct tb_disk_ckpt *ckpt);
+/* tb_check_log_config: of a shard's log; log_dir holds its folder's name. */
+struct tb_log_config tb_check_log_config(struct tb_io *io, const struct tb_disk_super *super, const char *dir,
+                                         uint32_t number, char log_dir[TB_PATH + 8]);
+/* tb_check_lock: the store's lock, without writing; *fd -1: it was never opened. BUSY: a process has it. */
+enum tb_rc tb_check_lock(struct tb_io *io, const char *dir, int *fd, struct tb_error *err) TB_USE_RESULT;
 
 /* check_index.c */
 void tb_check_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_slice value);

@@ -187,14 +187,15 @@ static void entry_tree(struct tb_check_shard *c, struct tb_slice k, struct tb_sl
         tb_check_say(c, true, object, "the mailbox above it is missing", rebuild);
 }
 
-/* reference: a row names a stored message. */
-static void reference(struct tb_check_shard *c, const struct tb_disk_row *row, const char *object)
+/* reference: a row names a stored message; false: it is missing. */
+static bool reference(struct tb_check_shard *c, const struct tb_disk_row *row, const char *object)
 {
     struct check_blob *b = tb_check_blob(c, row->blob);
     if (b == NULL)
         tb_check_sayf(c, true, recount, object, "its stored message %llu is missing", (unsigned long long)row->blob);
     else
         b->counted++;
+    return b != NULL;
 }
 
 static void row_seen(struct tb_check_shard *c, struct check_mbox *m, const struct tb_disk_row *row)
@@ -214,7 +215,11 @@ static void row_seen(struct tb_check_shard *c, struct check_mbox *m, const struc
     m->deleted += (row->flags & TB_FLAG_DELETED) != 0;
     m->bytes += row->size;
     c->stat->messages++;
-    reference(c, row, object);
+    if (!reference(c, row, object)) {
+        struct check_row *d = add(c, &c->dangling, sizeof(*d));
+        if (d != NULL)
+            *d = (struct check_row){m->acct, m->mbox, row->uid};
+    }
 }
 
 static void entry_msg(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
@@ -415,7 +420,7 @@ static void entry_trash(struct tb_check_shard *c, struct tb_slice k, struct tb_s
     (void)named(object, "deleted message %u of mailbox %u of account %u", row.uid, mbox, acct);
     if (row.uid != uid)
         tb_check_say(c, true, object, "its key says another UID", rebuild);
-    reference(c, &row, object);
+    (void)reference(c, &row, object); /* it is purged when it is due */
 }
 
 static void entry_seg(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
@@ -525,6 +530,7 @@ static void model_mailbox(struct tb_check_shard *c, const struct check_mbox *m)
         a->bytes += m->bytes;
     }
     a->modseq = m->row.highestmodseq > a->modseq ? m->row.highestmodseq : a->modseq;
+    a->mbox_max = m->mbox > a->mbox_max ? m->mbox : a->mbox_max;
     if (!gone && !m->in_tree)
         tb_check_say(c, true, object, "it has no name", rebuild);
     model_counters(c, m, object);
@@ -631,7 +637,8 @@ void tb_check_model(struct tb_check_shard *c)
 
 void tb_check_model_free(struct tb_check_shard *c)
 {
-    struct tb_vec *v[] = {&c->acct, &c->mbox, &c->blob, &c->body, &c->piece, &c->seg, &c->uid, &c->place};
+    struct tb_vec *v[] = {&c->acct, &c->mbox, &c->blob,  &c->body,     &c->piece,
+                          &c->seg,  &c->uid,  &c->place, &c->dangling, &c->bad};
     for (size_t i = 0; i < TB_ARRAY_LEN(v); i++)
         free(v[i]->v);
 }

@@ -46,7 +46,11 @@ static void piece_bad(struct log_check *l, const struct check_piece *p, const ch
     bool body = p->owner & TB_PIECE_OF_BODY;
     (void)snprintf(object, sizeof(object), "%s %llu", body ? "body" : "stored message",
                    (unsigned long long)(p->owner & ~TB_PIECE_OF_BODY));
+    struct check_piece *kept = tb_vec_add(&l->c->bad, sizeof(*kept));
     l->c->stat->bad_pieces++;
+    if (kept != NULL)
+        *kept = *p;
+    l->c->no_memory |= kept == NULL;
     tb_check_sayf(l->c, true, restore, object, "%s: %u bytes at log position %llu", why, p->clen,
                   (unsigned long long)p->lsn);
 }

@@ -139,6 +139,19 @@ static enum tb_rc pieces_of(struct tb_index *ix, uint64_t id, struct tb_disk_pie
     return TB_OK;
 }
 
+uint32_t tb_piece_number(struct tb_index *ix, uint64_t blob, uint64_t lsn)
+{
+    struct tb_disk_piece *v;
+    uint32_t n, found = 0;
+    if (pieces_of(ix, blob, &v, &n) != TB_OK)
+        return 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (v[i].lsn == lsn && v[i].clen > 0)
+            found = i;
+    free(v);
+    return found;
+}
+
 enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
 {
     struct tb_shard *s = tb_view_account(v)->shard;
@@ -150,6 +163,8 @@ enum tb_rc tb_body_open(struct tb_view *v, uint32_t uid, struct tb_body **out)
     if (b == NULL)
         return TB_LIMIT;
     rc = pieces_of(s->ix, row.blob, &b->piece, &b->pieces);
+    if (rc == TB_CORRUPT && tb_index_rc(s->ix) == TB_OK)
+        tb_shard_doubt(s, "a message's row names a stored message that is not there");
     if (rc != TB_OK) {
         free(b);
         return rc;

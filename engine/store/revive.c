@@ -12,7 +12,7 @@
  *   V2 while REBUILDING the helper alone looks at the shard; everybody else stops at `failed`.
  * Thread: the shard's owner, but for rebuild_work.
  */
-#include "engine/store/shard.h"
+#include "engine/store/rebuild.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -53,6 +53,8 @@ void tb_revive_begin(struct tb_shard *s, const struct tb_error *err)
     if (now - s->opened_ns > HEALTHY_S * SECOND_NS)
         s->failures = 0;
     s->failures++;
+    if (err->rc == TB_CORRUPT) /* the index failed a checksum or a record: twice in a row, it is made again */
+        tb_suspect(s->worker->io, s->dir, s->failures > 1 ? TB_CONDEMNED : TB_SUSPECT);
     atomic_fetch_add(&s->store->queue_unsettled, 1); /* until the queue is resumed: see tb_queue_resume */
     if (s->number == 0)
         s->store->creating = NULL; /* who was creating an account is told IO; the name is free again */

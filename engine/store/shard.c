@@ -1,9 +1,9 @@
 /*
  * shard.c: one shard: made, recovered, opened; the mutation path; what is told to whom afterwards.
  *
- * Recovery order (R20): checkpoint record, meta roll-back on the closed index, open, replay of the log from `applied`
- * with the same tb_apply as live, a confirmed checkpoint under the new epoch, and only then appending. Thread: the
- * worker's.
+ * Recovery order (R20): a suspect index is looked at and made again if it is damaged (rebuild.h); checkpoint record,
+ * meta roll-back on the closed index, open, replay of the log from `applied` with the same tb_apply as live, a
+ * confirmed checkpoint under the new epoch, and only then appending. Thread: the worker's.
  */
 #include "engine/store/shard.h"
 
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "engine/base/rules.h"
+#include "engine/store/rebuild.h"
 
 #define PATH_LONG (TB_PATH + 16)
 enum { TIME_EVERY_MS = 1000 };
@@ -58,6 +59,16 @@ void tb_shard_fail(struct tb_shard *s, const struct tb_error *err)
     tb_revive_begin(s, err);
 }
 
+void tb_shard_doubt(struct tb_shard *s, const char *what)
+{
+    struct tb_error err;
+    if (s->failed || s->doubted)
+        return;
+    s->doubted = true;
+    (void)tb_error_set(&err, TB_CORRUPT, 0, "shard %s: %s", s->dir, what);
+    tb_shard_fail(s, &err);
+}
+
 void tb_shard_answer_all(struct tb_shard *s)
 {
     while (s->gate_first != NULL) {
@@ -89,9 +100,10 @@ static struct tb_shard *shard_new(const struct tb_store *store, uint32_t number)
     return s;
 }
 
-static enum tb_rc log_open(struct tb_io *io, const struct tb_store *store, struct tb_shard *s, struct tb_error *err)
+/* log_config: of its log; path holds the folder's name. */
+static struct tb_log_config log_config(struct tb_io *io, const struct tb_store *store, struct tb_shard *s,
+                                       char path[PATH_LONG])
 {
-    char path[PATH_LONG];
     shard_path(s, "log", path);
     struct tb_log_config cfg = {.io = io,
                                 .dir = path,
@@ -101,6 +113,13 @@ static enum tb_rc log_open(struct tb_io *io, const struct tb_store *store, struc
                                 .pad_bytes = store->super.pad_bytes,
                                 .events = {s, on_boundary, on_durable, on_failed}};
     memcpy(cfg.uuid, store->super.uuid, 16);
+    return cfg;
+}
+
+static enum tb_rc log_open(struct tb_io *io, const struct tb_store *store, struct tb_shard *s, struct tb_error *err)
+{
+    char path[PATH_LONG];
+    struct tb_log_config cfg = log_config(io, store, s, path);
     return tb_log_open(&cfg, &s->log, err);
 }
 
@@ -109,31 +128,11 @@ static enum tb_rc create_index(struct tb_io *io, const struct tb_store *store, s
                                struct tb_error *err)
 {
     char path[PATH_LONG];
-    uint64_t txnid = 0;
     shard_path(s, "index.mdb", path);
-    enum tb_rc rc = tb_index_open(path, true, &s->ix, err);
+    enum tb_rc rc = tb_index_empty(io, path, s->x.segment_bytes, first, &s->ckpt, err);
     if (rc != TB_OK)
         return rc;
-    s->x.ix = s->ix;
-    s->x.state.next_blob = 1;
-    s->x.state.next_acct = 1;
-    s->index_fd = tb_io_file_open(io, path, TB_OPEN_WRITE);
-    if (s->index_fd < 0)
-        return tb_error_set(err, TB_IO, -s->index_fd, "%s cannot be opened", path);
-    rc = tb_index_begin(s->ix);
-    tb_apply_flush(&s->x, first, 0);
-    if (rc == TB_OK)
-        rc = tb_index_commit(s->ix, &txnid);
-    if (rc == TB_OK)
-        rc = tb_index_meta(s->ix, io, s->index_fd, txnid, s->ckpt.meta);
-    if (rc != TB_OK)
-        return tb_error_set(err, rc, 0, "%s: %s", path, tb_index_error(s->ix));
-    int sync = tb_io_sync(io, s->index_fd);
-    if (sync < 0)
-        return tb_error_set(err, TB_IO, -sync, "%s cannot be synced", path);
     s->ckpt.seq = 1;
-    s->ckpt.txnid = txnid;
-    s->ckpt.applied = first;
     s->ckpt.epoch = s->epoch;
     s->ckpt.shard = s->number;
     memcpy(s->ckpt.uuid, store->super.uuid, 16);
@@ -163,11 +162,7 @@ enum tb_rc tb_shard_create(struct tb_io *io, const struct tb_store *store, uint3
         rc = create_index(io, store, s, first, err);
     if (rc == TB_OK && (made = tb_io_sync_dir(io, s->dir)) < 0)
         rc = tb_error_set(err, TB_IO, -made, "%s cannot be synced", s->dir);
-    if (s->index_fd >= 0)
-        (void)tb_io_file_close(io, s->index_fd);
     tb_log_close(s->log);
-    tb_index_close(s->ix);
-    free(s->x.seg);
     free(s);
     return rc;
 }
@@ -215,7 +210,7 @@ static enum tb_rc open_index(struct tb_shard *s, struct tb_io *io, struct tb_err
     return TB_OK;
 }
 
-enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err)
+static enum tb_rc recover_once(struct tb_shard *s, struct tb_error *err)
 {
     struct tb_io *io = s->worker->io;
     char path[PATH_LONG];
@@ -252,6 +247,62 @@ enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err)
         tb_log(TB_LOG_INFO, "shard=%u recovered epoch=%u replayed_bytes=%llu accounts=%llu messages=%llu", s->number,
                s->epoch, (unsigned long long)(s->replayed.end - from.end), (unsigned long long)s->x.state.accounts,
                (unsigned long long)s->x.state.messages);
+    return rc;
+}
+
+/* unload: log and index are closed, nothing is committed. */
+static void unload(struct tb_shard *s)
+{
+    tb_log_close(s->log);
+    tb_index_close(s->ix);
+    s->log = NULL;
+    s->ix = NULL;
+    if (s->ckpt_fd >= 0)
+        (void)tb_io_file_close(s->worker->io, s->ckpt_fd);
+    if (s->index_fd >= 0)
+        (void)tb_io_file_close(s->worker->io, s->index_fd);
+    s->ckpt_fd = s->index_fd = -1;
+    free(s->x.seg);
+    s->x = (struct tb_applier){.segment_bytes = s->x.segment_bytes};
+}
+
+/* rebuild: why says what is wrong with the index; it is made again, if the log gives what it held. */
+static enum tb_rc rebuild(struct tb_shard *s, const char *why, struct tb_error *err)
+{
+    char path[PATH_LONG];
+    struct tb_log_config cfg = log_config(s->worker->io, s->store, s, path);
+    tb_log(TB_LOG_ERROR, "alert: shard=%u its index cannot be trusted: %s", s->number, why);
+    return tb_index_rebuild(s->worker->io, &cfg, s->dir, err);
+}
+
+enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err)
+{
+    struct tb_io *io = s->worker->io;
+    struct tb_error found = {0}, no = {0};
+    enum tb_suspicion mark = tb_suspicion(io, s->dir);
+    bool rebuilt = mark == TB_CONDEMNED || (mark == TB_SUSPECT && !tb_index_sound(io, s->dir, &found));
+    if (mark != TB_TRUSTED && !rebuilt)
+        tb_log(TB_LOG_INFO, "shard=%u its index was suspect and is sound", s->number);
+    if (rebuilt) {
+        enum tb_rc made = rebuild(s, found.text[0] ? found.text : "it failed twice", err);
+        if (made != TB_OK && (mark != TB_CONDEMNED || !tb_index_sound(io, s->dir, &no)))
+            return made;
+        if (made != TB_OK)
+            tb_log(TB_LOG_WARN, "shard=%u its index cannot be made again, and looks sound: %s", s->number, err->text);
+    }
+    enum tb_rc rc = recover_once(s, err);
+    if (rc == TB_CORRUPT && !rebuilt) { /* is it the index, and can the log do better? */
+        unload(s);
+        found = *err;
+        if (rebuild(s, found.text, &no) != TB_OK) {
+            tb_log(TB_LOG_ERROR, "shard=%u its index cannot be made again either: %s", s->number, no.text);
+            return rc;
+        }
+        rebuilt = true;
+        rc = recover_once(s, err);
+    }
+    if (rc == TB_OK && (rebuilt || mark != TB_TRUSTED))
+        tb_suspect_clear(io, s->dir);
     return rc;
 }
 
@@ -300,17 +351,7 @@ void tb_shard_drop(struct tb_shard *s)
         s->bucket[i] = NULL;
     }
     tb_gc_close(s);
-    tb_log_close(s->log);
-    tb_index_close(s->ix);
-    s->log = NULL;
-    s->ix = NULL;
-    if (s->ckpt_fd >= 0)
-        (void)tb_io_file_close(s->worker->io, s->ckpt_fd);
-    if (s->index_fd >= 0)
-        (void)tb_io_file_close(s->worker->io, s->index_fd);
-    s->ckpt_fd = s->index_fd = -1;
-    free(s->x.seg);
-    s->x = (struct tb_applier){.segment_bytes = s->x.segment_bytes};
+    unload(s);
     s->ckpt_phase = CKPT_IDLE;
     s->index_full = s->want_checkpoint = false;
     s->reserve_pages = s->reserve_want = 0;

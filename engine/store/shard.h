@@ -176,6 +176,7 @@ struct tb_shard {
     uint64_t reserve_pages, reserve_want, index_high, reserve_tried_ns;
     int reserve_result;
     uint64_t records, deliveries;
+    bool doubted;       /* once: tb_shard_doubt */
     uint64_t bad_reads; /* of damaged pieces, since start */
     unsigned fanouts;   /* queued deliveries under way */
     struct {
@@ -260,6 +261,11 @@ void tb_shard_touched(struct tb_shard *s, uint32_t acct, uint32_t mbox);
 /* tb_shard_fail: R7: nothing of it is answered or written any more; once nobody holds anything of it, it is rebuilt.
  * May be called anywhere on the owner's thread: who holds something is told from the loop. */
 void tb_shard_fail(struct tb_shard *s, const struct tb_error *err);
+/*
+ * tb_shard_doubt: the index contradicts itself in what was just read. The first time, the shard fails closed, and its
+ * index is looked at and made again if it is damaged; if that finds nothing, later doubts are one message's alone.
+ */
+void tb_shard_doubt(struct tb_shard *s, const char *what);
 void tb_shard_answer_all(struct tb_shard *s); /* gates and calls that wait: IO */
 struct tb_account *tb_shard_account(struct tb_shard *s, uint32_t acct);
 void tb_gate_insert(struct tb_shard *s, uint64_t position, struct tb_op *op);
@@ -387,6 +393,9 @@ struct tb_dedup {
 };
 /* tb_dedup_compare: read both bodies on the shard's owner and compare them. x: the caller's until op.done. */
 void tb_dedup_compare(struct tb_worker *from, uint32_t shard, struct tb_dedup *x);
+
+/* tb_piece_number: fetch.c: which of a stored message's pieces lies at a position; 0 if none does. */
+uint32_t tb_piece_number(struct tb_index *ix, uint64_t blob, uint64_t lsn);
 
 /* queue.c: deliveries for several shards (R17) */
 void tb_queue_resume(struct tb_shard *s);

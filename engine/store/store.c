@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/crypto/crypto.h"
+#include "engine/store/rebuild.h"
 
 enum { SEGMENT_MIN = 4 << 20, SEGMENT_MAX = 256 << 20, SEGMENT_DEFAULT = 64 << 20 };
 #define TICK_NS 1000000000ull
@@ -133,6 +134,23 @@ static enum tb_rc lock_store(struct tb_io *io, struct tb_store *st, struct tb_er
     return TB_OK;
 }
 
+/* crashed: a process died in the middle of something: every index is looked at before it is believed. */
+static void crashed(struct tb_io *io, struct tb_store *st)
+{
+    char path[TB_PATH + 16], shard[TB_PATH];
+    super_path(st, TB_CRASHED, path);
+    int fd = tb_io_file_open(io, path, TB_OPEN_READ);
+    if (fd < 0)
+        return;
+    (void)tb_io_file_close(io, fd); /* read only */
+    tb_log(TB_LOG_WARN, "store %s: the last process crashed; its indexes are looked at", st->dir);
+    for (uint32_t i = 0; i < st->super.shards; i++) {
+        (void)snprintf(shard, sizeof(shard), "%.990s/shard-%02x", st->dir, i);
+        tb_suspect(io, shard, TB_SUSPECT);
+    }
+    (void)tb_io_unlink(io, path); /* if it stays, the next start looks again */
+}
+
 static enum tb_rc load_super(struct tb_io *io, struct tb_store *st, struct tb_error *err)
 {
     char path[TB_PATH + 16];
@@ -201,8 +219,10 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
     if (rc == TB_OK && (cfg->workers == 0 || cfg->workers > st->super.shards))
         st->cfg.workers = st->super.shards;
     uint32_t epoch;
-    if (rc == TB_OK)
+    if (rc == TB_OK) {
+        crashed(io, st);
         upgrade(st);
+    }
     if (rc == TB_OK)
         rc = tb_store_raise_epoch(st, io, &epoch, err); /* R2: before anything is appended */
     if (rc != TB_OK) {

@@ -191,6 +191,8 @@ enum tb_rc tb_view_open(struct tb_account *a, uint32_t mbox, struct tb_view **ou
     else if (m.messages > 0)
         (void)learn(v, 1);
     recount(v);
+    if (v->count != m.messages && !v->live.failed && failed(v, TB_OK) == TB_OK)
+        tb_shard_doubt(a->shard, "a mailbox counts other messages than there are");
     enum tb_rc rc = v->live.failed ? TB_LIMIT : failed(v, TB_OK);
     if (rc != TB_OK) {
         tb_uidset_free(&v->live);

@@ -7,7 +7,8 @@
 #include <tambo/store.h>
 
 struct tb_finding {
-    bool damage; /* else a note: worth knowing, nothing is wrong */
+    bool repaired; /* tb_store_repair did this */
+    bool damage;   /* else a note: worth knowing, nothing is wrong */
     uint32_t shard;
     const char *object; /* "mailbox 3 of account 7", "segment 00000002 at 4096" */
     const char *what;
@@ -35,5 +36,22 @@ struct tb_check_options {
  */
 enum tb_rc tb_store_check(struct tb_io *io, const char *dir, const struct tb_check_options *opt,
                           struct tb_check_stat *stat, struct tb_error *err) TB_USE_RESULT;
+
+enum { TB_EVERY_SHARD = UINT32_MAX };
+/*
+ * tb_store_rebuild: make the index of a shard (TB_EVERY_SHARD) again on a store that no process has open: from its
+ * newest whole copy, or from nothing if the log is there from its beginning; the next tb_worker_open replays the log
+ * from there on. UIDs and UIDVALIDITY come out as they were. BUSY, NOTFOUND; INVALID no such shard; CORRUPT: the log
+ * cannot give what the index held, nothing was changed; IO, NOSPACE. Blocks.
+ */
+enum tb_rc tb_store_rebuild(struct tb_io *io, const char *dir, uint32_t shard, struct tb_error *err) TB_USE_RESULT;
+
+/*
+ * tb_store_repair: put right what can be, on a store that no process has open: segment headers, indexes (as
+ * tb_store_rebuild), what a start does, counters, rows without a stored message (taken out), bad messages (into
+ * quarantine). opt->found hears each. OK: check again to see what is left; else as tb_store_rebuild and tb_worker_open.
+ */
+enum tb_rc tb_store_repair(struct tb_io *io, const char *dir, const struct tb_check_options *opt,
+                           struct tb_error *err) TB_USE_RESULT;
 
 #endif

@@ -148,4 +148,10 @@ void tb_io_post(struct tb_io *from, struct tb_io *to, struct tb_op *op);
  */
 void tb_io_offload(struct tb_io *io, struct tb_op *op, void (*work)(struct tb_op *op));
 
+/*
+ * tb_io_crash_mark: from now on a process that dies of a fault (SIGSEGV, SIGBUS, SIGABRT ...) makes an empty file of
+ * this name first. Once, before threads start.
+ */
+void tb_io_crash_mark(const char *path);
+
 #endif

@@ -22,6 +22,9 @@ struct tb_worker;  /* one thread's part: its io and its shards */
 struct tb_account; /* an open account: owner's thread only */
 
 /* ---- making and opening ---- */
+/* A file of this name in the store's folder: the last process died of a fault (tb_io_crash_mark). The next
+ * tb_store_open has every index looked at before it is believed, and takes the file away. */
+#define TB_CRASHED "CRASHED"
 struct tb_store_options {
     uint64_t segment_bytes; /* 4 MiB..256 MiB, a power of two; 0: 64 MiB */
     uint32_t shards;        /* 1..256; 0: the number of online cores */

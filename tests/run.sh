@@ -177,4 +177,5 @@ for file in tests/crash/test_*.py; do
     [ -n "$CRASH_ROUNDS" ] && grep -q -- '"--rounds"' "$file" && rounds=(--rounds "$CRASH_ROUNDS")
     script "crash $(basename "$file" .py)" python3 "$file" "${rounds[@]}"
 done
+wanted sabotage && script "rules switched off" python3 tests/sabotage.py --make "$MAKE" --jobs "$JOBS"
 finish

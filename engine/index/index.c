@@ -155,6 +155,8 @@ static enum tb_rc roll_back_fd(struct tb_io *io, int fd, const char *path, uint6
             continue;
         if (confirmed && reads && meta_txnid(body) < txnid)
             return tb_error_set(err, TB_CORRUPT, 0, "index %s is older than its checkpoint record", path);
+        if (!TB_KEEPS(rollback))
+            continue;
         slot_make(slot[i], i, meta);
         int64_t n = tb_io_pwrite(io, fd, slot[i], SLOT, i * PAGE);
         if (n != SLOT)

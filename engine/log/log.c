@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
 #include "engine/log/segment.h"
 
 enum {
@@ -362,6 +363,8 @@ static enum tb_rc records_each(const struct tb_log *log, const uint8_t *p, const
 static enum tb_rc no_frame_after(struct window *w, uint32_t segment, uint64_t offset, struct tb_error *err)
 {
     bool failed = false;
+    if (!TB_KEEPS(gap))
+        return TB_OK;
     for (uint64_t at = offset; at + sizeof(struct tb_disk_frame) <= w->log->cfg.segment_bytes;) {
         uint64_t left = w->log->cfg.segment_bytes - at, end = w->at + w->len;
         size_t n = left < WINDOW_READ ? (size_t)left : WINDOW_READ;
@@ -478,7 +481,7 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
         struct tb_disk_frame h;
         uint64_t offset = log->end - (uint64_t)log->segment * log->cfg.segment_bytes;
         const uint8_t *p = frame_at(&w, log->segment, offset, &h, &failed);
-        if (p == NULL || h.chain != log->chain || h.epoch > log->cfg.epoch) {
+        if (p == NULL || (h.chain != log->chain && TB_KEEPS(chain)) || h.epoch > log->cfg.epoch) {
             rc = failed ? tb_error_set(err, TB_IO, EIO, "log %s: segment %08x cannot be read", log->dir, log->segment)
                         : no_frame_after(&w, log->segment, offset, err);
             if (rc == TB_OK)
@@ -623,19 +626,19 @@ static void group_close(struct tb_log *log)
 {
     struct group *g = log->open;
     uint8_t *p = g->mem + g->lead;
-    if (log->cfg.pad_bytes != 0) {
+    if (log->cfg.pad_bytes != 0 && TB_KEEPS(pad)) {
         uint32_t padded = (g->len + log->cfg.pad_bytes - 1) / log->cfg.pad_bytes * log->cfg.pad_bytes;
         memset(p + g->len, 0, padded - g->len);
         g->len = padded;
     }
     uint64_t after = g->lsn + g->len;
-    bool seals = log->seal_asked ||
-                 segment_end(log, log->segment) - after < (uint64_t)log->group_max + log->cfg.pad_bytes;
+    bool seals = log->seal_asked || segment_end(log, log->segment) - after <
+                                        (TB_KEEPS(room) ? (uint64_t)log->group_max + log->cfg.pad_bytes : TB_BLOCK);
     struct tb_disk_frame h = {.magic = TB_FRAME_MAGIC,
                               .len = g->len,
                               .records = g->records,
                               .lsn = g->lsn,
-                              .flags = seals ? TB_FRAME_SEALS : 0,
+                              .flags = seals && TB_KEEPS(seal) ? TB_FRAME_SEALS : 0,
                               .epoch = log->cfg.epoch,
                               .chain = log->chain};
     memcpy(p, &h, sizeof(h));
@@ -798,7 +801,7 @@ enum tb_rc tb_log_harden(struct tb_log *log, struct tb_error *err)
     int named = tb_io_sync_dir(log->cfg.io, log->dir); /* R3: of a segment that was just being made */
     if (named < 0)
         return tb_error_set(err, TB_IO, -named, "log folder %s cannot be synced", log->dir);
-    if (log->scanned == 0)
+    if (log->scanned == 0 || !TB_KEEPS(harden))
         return TB_OK; /* nothing behind the checkpoint, and that is durable */
     char path[TB_PATH_MAX];
     tb_segment_path(log->dir, segment_of(log, log->last_frame), path);
@@ -970,7 +973,7 @@ static void write_done(struct tb_op *op)
     struct tb_log *log = op->user;
     struct group *g = log->inflight;
     log->writing = false;
-    if (op->result != g->written) {
+    if (op->result != g->written && TB_KEEPS(failwrite)) {
         log_fail(log, op->result < 0 ? (int)-op->result : EIO, "a write failed");
         return;
     }
@@ -1042,7 +1045,7 @@ void tb_log_flush(struct tb_log *log)
 
 void tb_log_boundary(struct tb_log *log)
 {
-    if (log->open != NULL && log->open->records > 0)
+    if (log->open != NULL && log->open->records > 0 && TB_KEEPS(boundary))
         group_close(log);
     else
         log->cfg.events.boundary(log->cfg.events.user, mark_of(log));

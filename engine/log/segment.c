@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
+
 enum { FILL_BYTES = 1 << 20 };
 
 void tb_segment_path(const char *dir, uint32_t number, char out[TB_PATH_MAX])
@@ -72,7 +74,7 @@ static int fill(struct tb_io *io, const struct tb_log_config *cfg, int fd, uint8
         if (n != FILL_BYTES)
             return n < 0 ? (int)n : -EIO;
     }
-    return tb_io_sync(io, fd);
+    return TB_KEEPS(segsync) ? tb_io_sync(io, fd) : 0;
 }
 
 int tb_segment_make(struct tb_io *io, const struct tb_log_config *cfg, uint32_t number)
@@ -92,7 +94,7 @@ int tb_segment_make(struct tb_io *io, const struct tb_log_config *cfg, uint32_t 
         (void)tb_io_file_close(io, fd); /* synced above: nothing is left to report */
         if (rc == 0)
             rc = tb_io_rename(io, fresh, final);
-        if (rc == 0)
+        if (rc == 0 && TB_KEEPS(segname))
             rc = tb_io_sync_dir(io, cfg->dir);
         if (rc < 0)
             (void)tb_io_unlink(io, fresh);

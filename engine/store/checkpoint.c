@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "engine/base/rules.h"
+
 enum {
     PAGE = 4096,
     DIRTY_MAX = 16384,   /* pages: beyond it LMDB's dirty list gets slow */
@@ -42,7 +44,8 @@ static uint64_t reserve_max(const struct tb_shard *s)
 static void reserve_work(struct tb_op *op)
 {
     struct tb_shard *s = op->user;
-    s->reserve_result = tb_io_file_reserve(s->worker->io, s->index_fd, (s->index_high + s->reserve_want) * PAGE);
+    if (TB_KEEPS(reserve))
+        s->reserve_result = tb_io_file_reserve(s->worker->io, s->index_fd, (s->index_high + s->reserve_want) * PAGE);
 }
 
 static void reserve_done(struct tb_op *op)
@@ -103,7 +106,7 @@ static void write_done(struct tb_op *op)
 
 void tb_checkpoint_durable(struct tb_shard *s)
 {
-    if (s->ckpt_phase != CKPT_WAITING || tb_log_durable(s->log) < s->ckpt.applied)
+    if (s->ckpt_phase != CKPT_WAITING || (tb_log_durable(s->log) < s->ckpt.applied && TB_KEEPS(confirm)))
         return;
     s->ckpt_phase = CKPT_WRITING;
     s->ckpt.seq++;
@@ -121,7 +124,7 @@ static void sync_done(struct tb_op *op)
     s->ckpt_phase = CKPT_WAITING;
     if (s->failed)
         return;
-    if (op->result < 0) {
+    if (op->result < 0 && TB_KEEPS(syncfail)) {
         checkpoint_fail(s, (int)-op->result, "the index cannot be synced");
         return;
     }
@@ -169,6 +172,11 @@ void tb_checkpoint_boundary(struct tb_shard *s, struct tb_log_mark mark)
         return;
     }
     s->ckpt_started_ns = tb_io_now_ns(s->worker->io);
+    if (!TB_KEEPS(ckptsync)) {
+        s->ckpt_phase = CKPT_WAITING;
+        tb_checkpoint_durable(s);
+        return;
+    }
     s->ckpt_phase = CKPT_SYNCING;
     s->ckpt_op = (struct tb_op){.done = sync_done, .user = s};
     tb_io_datasync(s->worker->io, &s->ckpt_op, s->index_fd);

@@ -16,6 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
+
 enum phase { WAITING, COPYING, CLOSING, VERIFYING, NAMING };
 enum { META_LEAD = 16, SLICE = TB_COPY_SLICE_PAGES * TB_COPY_PAGE };
 
@@ -274,6 +276,10 @@ static void begin(struct tb_copy_run *r)
     if (rc != TB_OK) {
         finish(r, rc);
         return;
+    }
+    if (!TB_KEEPS(copypin)) {
+        tb_index_snapshot_end(r->snap);
+        r->snap = NULL;
     }
     tb_sha256_init(&r->sha);
     r->phase = COPYING;

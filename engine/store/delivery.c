@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "engine/crypto/crypto.h"
+#include "engine/base/rules.h"
 #include "engine/store/delivery_format.h"
 
 enum { GATHER_MAX = TB_HEAD_RAW_MAX + TB_BODY_ONE_MAX, KEEP_BYTES = 64 << 10, IDLE_MAX = 256 };
@@ -305,7 +306,7 @@ static void chunk_run(struct tb_call *call, struct tb_worker *owner)
     memcpy(out, &d->chunk_head, sizeof(d->chunk_head));
     memcpy(out + sizeof(d->chunk_head), d->chunk.ptr, d->chunk.len);
     tb_shard_filled(s);
-    p->list[d->chunks] = (struct tb_disk_piece){.lsn = lsn + sizeof(d->chunk_head),
+    p->list[d->chunks] = (struct tb_disk_piece){.lsn = TB_KEEPS(pieces) ? lsn + sizeof(d->chunk_head) : 0,
                                                 .clen = d->chunk_head.clen,
                                                 .crc = d->chunk_head.crc,
                                                 .raw_len = d->chunk_head.raw_len,

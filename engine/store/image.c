@@ -7,6 +7,8 @@
  */
 #include "engine/store/shard.h"
 
+#include "engine/base/rules.h"
+
 size_t tb_image_bytes(const struct tb_image *img)
 {
     uint8_t head[TB_BLOB_ENCODED_MAX];
@@ -164,6 +166,11 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
         tb_shard_filled(s);
     }
     uint64_t blob = store_blob(s, img, good, first);
+    if (!TB_KEEPS(oneframe)) {
+        tb_log_boundary(s->log);
+        if (tb_shard_admit(s, bytes, 2 + good + keywords, ADMIT_SMALL) != TB_OK)
+            return TB_IO;
+    }
     int64_t now = tb_io_wall_s(s->worker->io);
     for (size_t i = 0; i < n; i++) {
         struct tb_delivery_target *t = targets[i];

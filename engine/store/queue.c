@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
+
 #define RETRY_NS 1000000000ull
 
 struct share {
@@ -166,7 +168,8 @@ static void share_run(struct tb_call *call, struct tb_worker *owner)
     struct tb_shard *s = tb_shard_of(owner, sh->shard);
     struct tb_slice v;
     bool looking = false;
-    if (!tb_index_get(s->ix, TB_DB_DONE, tb_slice(sh->f->delivery, 16), &v)) { /* else it arrived before the crash */
+    if (!tb_index_get(s->ix, TB_DB_DONE, tb_slice(sh->f->delivery, 16), &v) ||
+        !TB_KEEPS(twice)) { /* else it arrived before the crash */
         looking = share_look(sh, s);
         if (!looking)
             call->rc = tb_image_deliver(s, &sh->image, sh->list, sh->n, false, sh->f->delivery, tb_slice(NULL, 0),

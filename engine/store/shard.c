@@ -430,6 +430,8 @@ void tb_shard_filled(struct tb_shard *s)
     struct tb_record r = tb_log_added(s->log);
     s->records++;
     enum tb_rc rc = tb_apply(&s->x, &r);
+    if (!TB_KEEPS(boundary))
+        tb_log_boundary(s->log);
     if (rc != TB_OK) {
         struct tb_error err;
         (void)tb_error_set(&err, rc, 0, "shard %s: record of type %u cannot be applied: %s", s->dir, r.type,

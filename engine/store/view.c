@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
+
 enum { ROWS = 256, FLAGS_PER_RECORD = 4096 };
 
 struct tb_view {
@@ -544,7 +546,7 @@ enum tb_rc tb_flags_update(struct tb_view *v, const struct tb_uidset *uids, enum
     bool more = true;
     for (uint32_t uid = 1; rc == TB_OK && more;) {
         tb_uidset_clear(&set);
-        more = pick_rows(v, uids, &p, &uid, FLAGS_PER_RECORD, &set);
+        more = pick_rows(v, uids, &p, &uid, TB_KEEPS(batch) ? FLAGS_PER_RECORD : UINT32_MAX, &set);
         if (set.n == 0)
             continue;
         rc = set.failed

@@ -486,6 +486,62 @@ static enum tb_rc count_record(void *user, const struct tb_record *r)
     return TB_OK;
 }
 
+static void no_frame_end(void *user, struct tb_log_mark mark)
+{
+    (void)user;
+    (void)mark;
+}
+
+static void segment_bytes(struct world *x, char *buf, uint64_t from, size_t len, bool write)
+{
+    char path[96];
+    (void)snprintf(path, sizeof(path), "%s/%08x.seg", x->dir, 1);
+    int fd = tb_io_file_open(x->io, path, TB_OPEN_WRITE);
+    assert_true(fd >= 0);
+    int64_t n = write ? tb_io_pwrite(x->io, fd, buf, len, from) : tb_io_pread(x->io, fd, buf, len, from);
+    assert_int_equal(n, len);
+    assert_int_equal(tb_io_file_close(x->io, fd), 0);
+}
+
+/* A whole frame of another history, at the right position: it names another frame before it, so it is no part of this
+ * log (R2). */
+static void test_frame_of_another_history(void **state)
+{
+    enum { SAME_LENGTH = 60000, I = 10 };
+    struct world x;
+    unsigned seen = 0;
+    struct tb_error err;
+    char *before = malloc(SEGMENT), *other = malloc(SEGMENT);
+    (void)state;
+    assert_true(before != NULL && other != NULL);
+    world_new(&x, 0);
+    add(&x, 0, I);
+    struct tb_log_mark fork = x.mark;
+    segment_bytes(&x, before, 0, SEGMENT, false);
+    add(&x, I, I + 1);
+    struct tb_log_mark second = x.mark;
+    add(&x, I + 1, I + 2);
+    struct tb_log_mark third = x.mark;
+    segment_bytes(&x, other, 0, SEGMENT, false);
+    segment_bytes(&x, before, 0, SEGMENT, true); /* back to the fork, and on another way */
+    tb_log_close(x.log);
+    x.epoch--;
+    assert_int_equal(log_open(&x), TB_OK);
+    assert_int_equal(scan(&x, fork), TB_OK);
+    assert_int_equal(x.seen, 0);
+    start(&x);
+    add(&x, I + SAME_LENGTH, I + SAME_LENGTH + 1);
+    assert_int_equal(x.mark.end, second.end);
+    segment_bytes(&x, other + second.end % SEGMENT, second.end % SEGMENT, third.end - second.end, true);
+    world_again(&x);
+    enum tb_rc rc = tb_log_scan(x.log, fork, count_record, no_frame_end, &seen, &err);
+    assert_true(rc == TB_CORRUPT || rc == TB_OK);
+    assert_int_equal(seen, 1);
+    free(before);
+    free(other);
+    world_end(&x);
+}
+
 static void test_walk(void **state)
 {
     struct world x;
@@ -518,12 +574,19 @@ static void test_walk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_again),         cmocka_unit_test(test_read_again_padded),
-        cmocka_unit_test(test_torn_end),           cmocka_unit_test(test_torn_end_read_once),
-        cmocka_unit_test(test_damage_is_refused),  cmocka_unit_test(test_missing_segment),
-        cmocka_unit_test(test_no_space),           cmocka_unit_test(test_free_and_holes),
-        cmocka_unit_test(test_reused_segment),     cmocka_unit_test(test_linked_segment),
-        cmocka_unit_test(test_gap_behind_the_end), cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_read_again),
+        cmocka_unit_test(test_read_again_padded),
+        cmocka_unit_test(test_torn_end),
+        cmocka_unit_test(test_torn_end_read_once),
+        cmocka_unit_test(test_damage_is_refused),
+        cmocka_unit_test(test_missing_segment),
+        cmocka_unit_test(test_no_space),
+        cmocka_unit_test(test_free_and_holes),
+        cmocka_unit_test(test_reused_segment),
+        cmocka_unit_test(test_linked_segment),
+        cmocka_unit_test(test_gap_behind_the_end),
+        cmocka_unit_test(test_frame_of_another_history),
+        cmocka_unit_test(test_walk),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

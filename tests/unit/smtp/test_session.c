@@ -121,9 +121,9 @@ uint32_t tb_conn_company(const struct tb_conn *c)
     return 1;
 }
 
-void tb_conn_move(struct tb_conn *c, uint32_t worker)
+void tb_conn_move(struct tb_conn *c, uint32_t to)
 {
-    assert_int_equal(worker, 0);
+    assert_int_equal(to, 0);
     tb_conn_resume(c);
 }
 

@@ -104,7 +104,7 @@ static unsigned copy_now(struct world *x, const char *path, unsigned seed)
     unsigned n = 0;
     struct tb_copy_job *job = calloc(1, sizeof(*job));
     job->op = (struct tb_op){.done = done_flag, .user = &flag};
-    job->rate_bytes = 2 << 20;
+    job->rate_bytes = 2 << 20; /* several checkpoints pass meanwhile */
     (void)snprintf(job->path, sizeof(job->path), "%s", path);
     tb_copy_start(x->store->shard[0], job);
     while (!flag)
@@ -156,23 +156,24 @@ static void put_back(struct world *x, const char *copy)
 
 static void test_copy_and_log_give_the_index(void **state)
 {
+    enum { FIRST = 6000 }; /* an index of several slices */
     (void)state;
     struct world x;
     uint8_t before[TB_SHA256_BYTES], after[TB_SHA256_BYTES];
     char copy[128];
     world_new(&x);
-    for (unsigned i = 0; i < 2000; i++)
+    for (unsigned i = 0; i < FIRST; i++)
         deliver(&x, i);
     (void)snprintf(copy, sizeof(copy), "%s/shard-00/copy-x", x.dir);
-    unsigned more = copy_now(&x, copy, 2000);
+    unsigned more = copy_now(&x, copy, FIRST);
     assert_true(more > 10);
     for (unsigned i = 0; i < 50; i++)
-        deliver(&x, 5000 + i);
+        deliver(&x, 50000 + i);
     world_stop(&x);
     world_open(&x);
     index_digest(&x, before);
     uint64_t messages = x.store->shard[0]->x.state.messages;
-    assert_int_equal(messages, 2000 + more + 50);
+    assert_int_equal(messages, FIRST + more + 50);
     world_stop(&x);
     put_back(&x, copy);
     world_open(&x);

@@ -303,6 +303,15 @@ bool tb_trash_purge(struct tb_shard *s);
  * tb_retention_days: of a mailbox, by its own rule or its special use's; 0: for ever. */
 bool tb_rules_step(struct tb_shard *s);
 uint32_t tb_retention_days(const struct tb_store *store, const struct tb_disk_mbox *m);
+/*
+ * view.c, for change.c. tb_view_pick: the next messages of uids (NULL: all), from *uid on, or only those that are
+ * \\Deleted, at most max; false when the end was reached. tb_view_there: is the mailbox? tb_view_rc: the shard's
+ * failure, or otherwise.
+ */
+bool tb_view_pick(struct tb_view *v, const struct tb_uidset *uids, bool deleted, uint32_t *uid, uint32_t max,
+                  struct tb_uidset *out);
+bool tb_view_there(struct tb_view *v);
+enum tb_rc tb_view_rc(struct tb_view *v, enum tb_rc otherwise);
 /* view.c: tb_expunge_log: messages that are there leave a mailbox for the trash, in one record; watchers are told. */
 enum tb_rc tb_expunge_log(struct tb_shard *s, uint32_t acct, uint32_t mbox, const struct tb_uidset *set);
 /* tb_place_read: a PLACE payload taken apart; false: it contradicts itself. */

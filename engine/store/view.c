@@ -583,118 +583,21 @@ enum tb_rc tb_expunge_log(struct tb_shard *s, uint32_t acct, uint32_t mbox, cons
     return s->failed ? TB_IO : TB_OK;
 }
 
-static enum tb_rc remove_wanted(struct tb_view *v, const struct tb_uidset *uids, const struct pick *p, uint32_t max,
-                                struct tb_uidset *gone)
+/* ---- for change.c ---- */
+
+bool tb_view_pick(struct tb_view *v, const struct tb_uidset *uids, bool deleted, uint32_t *uid, uint32_t max,
+                  struct tb_uidset *out)
 {
-    struct tb_account *a = v->account;
-    if (!mailbox_there(v))
-        return failed(v, TB_NOTFOUND);
-    struct tb_uidset set;
-    tb_uidset_init(&set);
-    enum tb_rc rc = TB_OK;
-    bool more = true;
-    for (uint32_t uid = 1; rc == TB_OK && more;) {
-        tb_uidset_clear(&set);
-        more = pick_rows(v, uids, p, &uid, max, &set);
-        if (set.n == 0)
-            continue;
-        rc = set.failed ? TB_LIMIT : tb_expunge_log(a->shard, a->acct, v->mbox, &set);
-        if (rc != TB_OK)
-            break;
-        for (size_t i = 0; gone != NULL && i < set.n; i++)
-            tb_uidset_add(gone, set.v[i].first, set.v[i].last);
-    }
-    tb_uidset_free(&set);
-    return failed(v, rc);
+    struct pick p = {.want = deleted ? want_deleted : want_all};
+    return pick_rows(v, uids, &p, uid, max, out);
 }
 
-enum tb_rc tb_expunge(struct tb_view *v, const struct tb_uidset *uids, struct tb_uidset *gone)
+bool tb_view_there(struct tb_view *v)
 {
-    struct pick p = {.want = want_deleted};
-    return remove_wanted(v, uids, &p, FLAGS_PER_RECORD, gone);
+    return mailbox_there(v);
 }
 
-enum tb_rc tb_delete(struct tb_view *v, const struct tb_uidset *uids)
+enum tb_rc tb_view_rc(struct tb_view *v, enum tb_rc otherwise)
 {
-    struct pick p = {.want = want_all};
-    return remove_wanted(v, uids, &p, UINT32_MAX, NULL);
-}
-
-/* ---- copying ---- */
-
-/* keywords_used: the union of the keywords of the rows in set. */
-static uint64_t keywords_used(struct tb_view *v, const struct tb_uidset *set)
-{
-    struct tb_disk_row rows[ROWS];
-    uint64_t used = 0;
-    for (size_t i = 0; i < set->n; i++)
-        for (uint32_t uid = set->v[i].first;;) {
-            size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, uid, rows, ROWS), k = 0;
-            for (; k < got && rows[k].uid <= set->v[i].last; k++)
-                used |= rows[k].keywords;
-            if (k < ROWS || rows[k - 1].uid >= set->v[i].last)
-                break;
-            uid = rows[k - 1].uid + 1;
-        }
-    return used;
-}
-
-static enum tb_rc copy_or_move(struct tb_view *v, const struct tb_uidset *uids, uint32_t dst_mbox, bool move,
-                               struct tb_copied *out)
-{
-    struct tb_account *a = v->account;
-    struct tb_disk_mbox dst;
-    struct pick p = {.want = want_all};
-    uint32_t uid = 1;
-    memset(out, 0, sizeof(*out));
-    tb_uidset_init(&out->from);
-    tb_uidset_init(&out->to);
-    if (!mailbox_there(v) || !tb_mbox_get(a->shard->ix, a->acct, dst_mbox, &dst, NULL) || dst.flags & TB_MBOX_NOSELECT)
-        return failed(v, TB_NOTFOUND);
-    out->uidvalidity = dst.uidvalidity;
-    (void)pick_rows(v, uids, &p, &uid, UINT32_MAX, &out->from);
-    if (out->from.failed)
-        return TB_LIMIT;
-    uint64_t count = tb_uidset_count(&out->from);
-    if (count == 0)
-        return failed(v, TB_OK);
-    if (count > UINT32_MAX - dst.uidnext)
-        return TB_LIMIT; /* the destination's UIDs are used up */
-    enum { KEYWORDS_BYTES = TB_KEYWORDS_MAX * (TB_KEYWORD_NAME_MAX + 8) };
-    enum tb_rc rc = tb_shard_admit(a->shard,
-                                   sizeof(struct tb_pay_copy) + out->from.n * sizeof(out->from.v[0]) + KEYWORDS_BYTES,
-                                   1 + TB_KEYWORDS_MAX, move ? ADMIT_SMALL : ADMIT_GROW);
-    if (rc != TB_OK)
-        return rc;
-    struct tb_pay_copy c = {.src = v->mbox,
-                            .dst = dst_mbox,
-                            .dst_uid = dst.uidnext,
-                            .n = (uint32_t)out->from.n,
-                            .savedate = tb_io_wall_s(a->shard->worker->io)};
-    tb_keyword_map(a, v->mbox, dst_mbox, keywords_used(v, &out->from), c.keyword);
-    c.dst_modseq = next_modseq(a);
-    c.src_modseq = c.dst_modseq + 1;
-    tb_shard_record(a->shard, TB_REC_COPY, move ? TB_COPY_MOVE : 0, a->acct, tb_slice(&c, sizeof(c)),
-                    ranges_slice(&out->from), tb_slice(NULL, 0));
-    tb_uidset_add(&out->to, dst.uidnext, dst.uidnext + (uint32_t)count - 1);
-    tb_shard_touched(a->shard, a->acct, dst_mbox);
-    if (move)
-        tb_shard_touched(a->shard, a->acct, v->mbox);
-    return failed(v, TB_OK);
-}
-
-enum tb_rc tb_copy(struct tb_view *v, const struct tb_uidset *uids, uint32_t dst_mbox, struct tb_copied *out)
-{
-    return copy_or_move(v, uids, dst_mbox, false, out);
-}
-
-enum tb_rc tb_move(struct tb_view *v, const struct tb_uidset *uids, uint32_t dst_mbox, struct tb_copied *out)
-{
-    return copy_or_move(v, uids, dst_mbox, true, out);
-}
-
-void tb_copied_free(struct tb_copied *c)
-{
-    tb_uidset_free(&c->from);
-    tb_uidset_free(&c->to);
+    return failed(v, otherwise);
 }

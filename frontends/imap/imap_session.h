@@ -427,4 +427,15 @@ struct imap_pattern;
 struct imap_pattern *imap_pattern_new(struct tb_slice pattern, struct tb_arena *arena, bool *never);
 bool imap_pattern_match(const struct imap_pattern *p, struct tb_slice name);
 
+/* ---- change.c ---- */
+/*
+ * imap_change_begin: start changing messages of the view (uids NULL: all); false without memory. imap_change_over:
+ * false while it goes on: the run function returns RUN_WAIT and is called again; else the result, and what was copied
+ * or removed (may be NULL without memory). imap_change_end: give it back, before the view closes.
+ */
+bool imap_change_begin(struct imap_session *s, struct imap_cmd *cmd, enum tb_change_kind kind,
+                       const struct tb_uidset *uids, uint32_t dst);
+bool imap_change_over(const struct imap_cmd *cmd, enum tb_rc *rc, const struct tb_copied **copied);
+void imap_change_end(struct imap_session *s, struct imap_cmd *cmd);
+
 #endif

@@ -184,7 +184,12 @@ enum imap_run imap_run_examine(struct imap_session *s, struct imap_cmd *cmd)
 
 enum imap_run imap_run_close(struct imap_session *s, struct imap_cmd *cmd)
 {
-    enum tb_rc rc = s->read_only ? TB_OK : tb_expunge(s->view, NULL, NULL);
+    enum tb_rc rc = TB_OK;
+    if (!s->read_only && !cmd->state && !imap_change_begin(s, cmd, TB_CHANGE_EXPUNGE, NULL, 0))
+        return imap_reply_rc(cmd, TB_LIMIT);
+    if (!s->read_only && !imap_change_over(cmd, &rc, NULL))
+        return RUN_WAIT;
+    imap_change_end(s, cmd);
     enum imap_run r = rc != TB_OK && rc != TB_NOTFOUND ? imap_reply_rc(cmd, rc)
                                                        : imap_reply_modseq(s, cmd, "CLOSE completed");
     imap_unselect(s);
@@ -210,11 +215,18 @@ enum imap_run imap_run_expunge(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct imap_set *set = cmd->args; /* NULL: EXPUNGE */
     struct tb_uidset uids;
+    enum tb_rc rc = TB_OK;
     if (s->read_only)
         return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
-    enum tb_rc rc = set ? imap_set_resolve(s, set, true, &uids) : TB_OK;
-    if (rc == TB_OK)
-        rc = tb_expunge(s->view, set ? &uids : NULL, NULL);
+    if (!cmd->state) {
+        rc = set ? imap_set_resolve(s, set, true, &uids) : TB_OK;
+        if (rc == TB_OK && !imap_change_begin(s, cmd, TB_CHANGE_EXPUNGE, set ? &uids : NULL, 0))
+            rc = TB_LIMIT;
+        if (rc != TB_OK && rc != TB_NOTFOUND)
+            return imap_reply_rc(cmd, rc);
+    }
+    if (cmd->state && !imap_change_over(cmd, &rc, NULL))
+        return RUN_WAIT;
     if (rc != TB_OK && rc != TB_NOTFOUND)
         return imap_reply_rc(cmd, rc);
     return imap_reply_modseq(s, cmd, set ? "UID EXPUNGE completed" : "EXPUNGE completed");

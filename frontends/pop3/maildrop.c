@@ -151,19 +151,41 @@ enum tb_step pop3_rset(struct tb_conn *c, struct pop3 *p, struct tb_slice arg)
     return STEP_MORE;
 }
 
-enum tb_rc pop3_update(struct pop3 *p)
+static void update_done(struct tb_op *op)
 {
-    if (!p->deleted_n)
-        return TB_OK;
+    struct tb_conn *c = op->user;
+    struct pop3 *p = tb_conn_session(c);
+    p->changing = false;
+    tb_conn_resume(c);
+}
+
+enum tb_step pop3_update_step(struct tb_conn *c, struct pop3 *p)
+{
+    if (p->changing)
+        return STEP_WAIT;
+    if (p->change_op.rc == TB_OK)
+        tb_conn_puts(c, "+OK goodbye\r\n");
+    else
+        tb_conn_puts(c, "-ERR [SYS/TEMP] not all marked messages were removed\r\n");
+    return STEP_DONE;
+}
+
+enum tb_step pop3_update(struct tb_conn *c, struct pop3 *p)
+{
     struct tb_uidset uids;
+    uint32_t count = p->deleted_n ? tb_view_count(p->view) : 0;
+    p->state = POP3_UPDATE;
+    p->change_op = (struct tb_op){.done = update_done, .user = c};
     tb_uidset_init(&uids);
-    uint32_t count = tb_view_count(p->view);
     for (uint32_t seqno = 1; seqno <= count; seqno++) {
         uint32_t uid = is_marked(p, seqno) ? tb_view_uid(p->view, seqno) : 0;
         if (uid)
             tb_uidset_add(&uids, uid, uid);
     }
-    enum tb_rc rc = uids.failed ? TB_LIMIT : tb_delete(p->view, &uids);
+    if (uids.failed)
+        p->change_op.rc = TB_LIMIT;
+    else if (uids.n > 0)
+        p->changing = !tb_change_start(p->view, TB_CHANGE_DELETE, &uids, 0, &p->change_op, &p->change);
     tb_uidset_free(&uids);
-    return rc;
+    return STEP_MORE;
 }

@@ -67,11 +67,9 @@ static enum tb_step run_noop(struct tb_conn *c, struct pop3 *p, struct tb_slice 
 static enum tb_step run_quit(struct tb_conn *c, struct pop3 *p, struct tb_slice arg)
 {
     (void)arg;
-    enum tb_rc rc = p->state == POP3_TRANSACTION ? pop3_update(p) : TB_OK;
-    if (rc == TB_OK)
-        tb_conn_puts(c, "+OK goodbye\r\n");
-    else
-        tb_conn_puts(c, "-ERR [SYS/TEMP] marked messages were not removed\r\n");
+    if (p->state == POP3_TRANSACTION)
+        return pop3_update(c, p);
+    tb_conn_puts(c, "+OK goodbye\r\n");
     return STEP_DONE;
 }
 
@@ -219,6 +217,8 @@ static enum tb_step pop3_step(struct tb_conn *c)
         return pop3_listing_step(c, p);
     case POP3_BODY:
         return pop3_body_step(c, p);
+    case POP3_UPDATE:
+        return pop3_update_step(c, p);
     case POP3_AUTHORIZATION:
     case POP3_TRANSACTION:
         break;
@@ -257,6 +257,7 @@ static void pop3_close(struct tb_conn *c)
     pop3_fetch_free(&p->fetch);
     pop3_fetch_free(&p->ahead);
     free(p->deleted);
+    tb_change_free(p->change);
     if (p->view)
         tb_view_close(p->view);
     if (p->account)

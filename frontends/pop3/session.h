@@ -29,7 +29,8 @@ enum pop3_state {
     POP3_ENTER, /* on the account's worker: open the maildrop */
     POP3_TRANSACTION,
     POP3_LISTING, /* a LIST or UIDL of the whole maildrop is being written */
-    POP3_BODY     /* a RETR or TOP is being written */
+    POP3_BODY,    /* a RETR or TOP is being written */
+    POP3_UPDATE   /* QUIT: what is marked is being removed (RFC 1939 6) */
 };
 
 /* Outlives the connection when that goes first: the check on its helper thread cannot be called back. */
@@ -67,7 +68,10 @@ struct pop3 {
     uint32_t uidvalidity;
     uint32_t next_uid; /* of the listing */
     uint32_t deleted_n;
-    uint8_t *deleted;                 /* owned; bit seqno - 1; NULL while nothing is marked */
+    uint8_t *deleted;         /* owned; bit seqno - 1; NULL while nothing is marked */
+    struct tb_change *change; /* owned; only in POP3_UPDATE */
+    struct tb_op change_op;
+    bool changing;
     struct pop3_fetch *fetch, *ahead; /* owned; ahead: the pipelined RETR behind it, being read already */
 };
 
@@ -89,7 +93,9 @@ void pop3_login_free(struct pop3 *p);
 /* ---- maildrop.c ---- */
 pop3_run pop3_stat, pop3_list, pop3_uidl, pop3_dele, pop3_rset;
 enum tb_step pop3_listing_step(struct tb_conn *c, struct pop3 *p);
-enum tb_rc pop3_update(struct pop3 *p) TB_USE_RESULT; /* remove what is marked */
+/* pop3_update: remove what is marked, in the POP3_UPDATE state until it is done. */
+enum tb_step pop3_update(struct tb_conn *c, struct pop3 *p);
+enum tb_step pop3_update_step(struct tb_conn *c, struct pop3 *p);
 /* pop3_message: a message number that is in the maildrop and not marked; else the -ERR is written. */
 bool pop3_message(struct tb_conn *c, struct pop3 *p, struct tb_slice arg, uint32_t *seqno);
 

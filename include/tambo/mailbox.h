@@ -188,21 +188,43 @@ enum tb_flags_mode { TB_FLAGS_ADD, TB_FLAGS_REMOVE, TB_FLAGS_SET };
  */
 enum tb_rc tb_flags_update(struct tb_view *v, const struct tb_uidset *uids, enum tb_flags_mode mode, uint16_t flags,
                            uint64_t keywords, uint64_t unchangedsince, struct tb_uidset *modified) TB_USE_RESULT;
-/* tb_expunge: remove the messages of uids (NULL: all) that are \Deleted. gone: may be NULL; what was removed. */
-enum tb_rc tb_expunge(struct tb_view *v, const struct tb_uidset *uids, struct tb_uidset *gone) TB_USE_RESULT;
-/* tb_delete: remove uids whatever their flags (POP3 QUIT): all or nothing, one record. */
-enum tb_rc tb_delete(struct tb_view *v, const struct tb_uidset *uids) TB_USE_RESULT;
 struct tb_copied {
     uint32_t uidvalidity;
     struct tb_uidset from, to; /* k-th lowest of from became k-th lowest of to */
 };
-/* tb_copy / tb_move: all or nothing; flags, keywords, internaldate kept. out: initialised here, freed by the caller
- * (tb_copied_free). NOTFOUND destination; NOSPACE; LIMIT keywords of the destination are full (those keywords are
- * dropped, not an error). */
+void tb_copied_free(struct tb_copied *c);
+enum tb_change_kind {
+    TB_CHANGE_EXPUNGE, /* of these messages remove those that are \\Deleted */
+    TB_CHANGE_DELETE,  /* remove them whatever their flags (POP3 QUIT) */
+    TB_CHANGE_COPY,    /* all or nothing */
+    TB_CHANGE_MOVE     /* each message is in one place or in the other; so also if the rest is refused */
+};
+struct tb_change; /* opaque: a change under way */
+/*
+ * tb_change_start: change the messages of uids (copied; NULL: all) in slices, one in each turn of the loop, so that no
+ * number of them holds the thread. Copies keep flags, keywords and internaldate (keywords that the destination has no
+ * room for are dropped).
+ *   v    stays open until tb_change_free
+ *   dst  COPY, MOVE: the destination's number
+ *   op   its rc is the result. true: it is finished now, done does not run; false: done runs later
+ *   out  to be freed by tb_change_free in any case
+ * op->rc: OK applied (gate for durable); NOTFOUND the mailbox or the destination is gone; LIMIT UIDs or memory;
+ * NOSPACE, BUSY, IO.
+ */
+bool tb_change_start(struct tb_view *v, enum tb_change_kind kind, const struct tb_uidset *uids, uint32_t dst,
+                     struct tb_op *op, struct tb_change **out) TB_USE_RESULT;
+/* tb_change_copied: what was copied or moved; from alone: what was removed. */
+const struct tb_copied *tb_change_copied(const struct tb_change *c);
+/* tb_change_free: a change that is not finished ends where it is; done does not run. */
+void tb_change_free(struct tb_change *c);
+
+/* The same in one go, however long it takes. gone: may be NULL; what was removed. out: initialised here, for
+ * tb_copied_free. */
+enum tb_rc tb_expunge(struct tb_view *v, const struct tb_uidset *uids, struct tb_uidset *gone) TB_USE_RESULT;
+enum tb_rc tb_delete(struct tb_view *v, const struct tb_uidset *uids) TB_USE_RESULT;
 enum tb_rc tb_copy(struct tb_view *v, const struct tb_uidset *uids, uint32_t dst_mbox,
                    struct tb_copied *out) TB_USE_RESULT;
 enum tb_rc tb_move(struct tb_view *v, const struct tb_uidset *uids, uint32_t dst_mbox,
                    struct tb_copied *out) TB_USE_RESULT;
-void tb_copied_free(struct tb_copied *c);
 
 #endif

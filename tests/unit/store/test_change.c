@@ -1,0 +1,255 @@
+/*
+ * test_change.c: removing, copying and moving many messages goes in slices, one a turn, with others' work in between;
+ * the outcome is that of one go, and a change that is given up leaves every message in one place.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "engine/io/sim.h"
+#include "engine/store/shard.h"
+
+struct world {
+    char dir[64];
+    struct tb_sim *sim;
+    struct tb_io *io;
+    struct tb_store *store;
+    struct tb_worker *w;
+    struct tb_account_id id;
+};
+
+static void done_flag(struct tb_op *op)
+{
+    *(bool *)op->user = true;
+}
+
+static void turn_until(struct world *x, const bool *flag)
+{
+    for (int i = 0; i < 100000 && !*flag; i++)
+        (void)tb_worker_turn(x->w, true);
+    assert_true(*flag);
+}
+
+static void world_open(struct world *x)
+{
+    struct tb_error err = {0};
+    struct tb_store_config cfg = {.dir = x->dir, .workers = 1, .trash_days = 5};
+    x->io = tb_sim_io(x->sim);
+    if (tb_store_open(x->io, &cfg, &x->store, &err) != TB_OK ||
+        tb_worker_open(x->store, 0, x->io, &x->w, &err) != TB_OK)
+        fail_msg("%s", err.text);
+    tb_worker_started(x->w);
+}
+
+static void world_stop(struct world *x)
+{
+    bool stopped = false;
+    struct tb_op op = {.done = done_flag, .user = &stopped};
+    tb_worker_stop(x->w, &op);
+    turn_until(x, &stopped);
+    tb_worker_close(x->w);
+    tb_store_close(x->store);
+    tb_io_close(x->io);
+}
+
+static int setup(void **state)
+{
+    struct world *x = calloc(1, sizeof(*x));
+    struct tb_error err = {0};
+    struct tb_store_options opt = {.segment_bytes = 4 << 20, .shards = 1};
+    struct tb_identity id;
+    bool flag = false;
+    struct tb_op op = {.done = done_flag, .user = &flag};
+    assert_non_null(x);
+    (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-change-XXXXXX");
+    assert_non_null(mkdtemp(x->dir));
+    x->sim = tb_sim_new(1, x->dir);
+    assert_non_null(x->sim);
+    x->io = tb_sim_io(x->sim);
+    assert_int_equal(tb_store_create(x->io, x->dir, &opt, &err), TB_OK);
+    tb_io_close(x->io);
+    world_open(x);
+    tb_account_create(x->w, TB_SLICE("ann"), TB_SLICE(""), &op);
+    turn_until(x, &flag);
+    assert_int_equal(tb_directory_find(x->store, TB_SLICE("ann"), &id), TB_OK);
+    x->id = id.id;
+    *state = x;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *x = *state;
+    char cmd[128];
+    world_stop(x);
+    tb_sim_free(x->sim);
+    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
+    assert_int_equal(system(cmd), 0);
+    free(x);
+    return 0;
+}
+
+static struct tb_account *account(struct world *x)
+{
+    struct tb_account *a;
+    assert_int_equal(tb_account_open(x->w, x->id, &a), TB_OK);
+    return a;
+}
+
+static void put(struct world *x, const char *mailbox, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct tb_delivery_target t = {.id = x->id, .mailbox = tb_slice_str(mailbox)};
+        struct tb_delivery *d;
+        bool flag = false;
+        struct tb_op op = {.done = done_flag, .user = &flag};
+        assert_int_equal(tb_delivery_begin(x->w, 1 << 20, &d), TB_OK);
+        assert_int_equal(tb_delivery_add(d, &t), TB_OK);
+        (void)tb_delivery_write(d, TB_SLICE("Subject: x\r\n\r\nx\r\n"), &op);
+        flag = false;
+        tb_delivery_commit(d, true, &op);
+        turn_until(x, &flag);
+        assert_int_equal(t.rc, TB_OK);
+    }
+}
+
+static struct tb_mailbox status(struct world *x, const char *name)
+{
+    struct tb_account *a = account(x);
+    struct tb_arena arena;
+    struct tb_mailbox m;
+    tb_arena_init(&arena, 1 << 16);
+    assert_int_equal(tb_mailbox_find(a, tb_slice_str(name), &arena, &m), TB_OK);
+    tb_arena_free(&arena);
+    tb_account_close(a);
+    return m;
+}
+
+/* fill: INBOX gets 40 messages and copies of them until there are `count`. */
+static void fill(struct world *x, struct tb_account *a, uint32_t count)
+{
+    put(x, "INBOX", 40);
+    for (uint32_t n = 40; n < count; n = status(x, "INBOX").messages) {
+        struct tb_view *v;
+        struct tb_uidset set;
+        struct tb_copied c;
+        assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+        tb_uidset_init(&set);
+        tb_uidset_add(&set, 1, count - n < n ? count - n : n);
+        assert_int_equal(tb_copy(v, &set, TB_MBOX_INBOX, &c), TB_OK);
+        tb_copied_free(&c);
+        tb_uidset_free(&set);
+        tb_view_close(v);
+    }
+}
+
+struct under_way {
+    struct tb_change *change;
+    struct tb_op op;
+    bool done;
+};
+
+static void change_done(struct tb_op *op)
+{
+    ((struct under_way *)op->user)->done = true;
+}
+
+/* go: start a change; the number of turns it took. */
+static unsigned go(struct world *x, struct under_way *u, struct tb_view *v, enum tb_change_kind kind, uint32_t dst)
+{
+    unsigned turns = 0;
+    *u = (struct under_way){.op = {.done = change_done, .user = u}};
+    u->done = tb_change_start(v, kind, NULL, dst, &u->op, &u->change);
+    for (; !u->done && turns < 1000; turns++)
+        (void)tb_worker_turn(x->w, false);
+    assert_true(u->done);
+    return turns;
+}
+
+static void test_move_and_expunge(void **state)
+{
+    struct world *x = *state;
+    struct tb_account *a = account(x);
+    struct under_way u;
+    struct tb_view *v;
+    uint32_t archive = status(x, "Archive").mbox;
+    fill(x, a, 10000);
+    put(x, "Archive", 5);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    assert_true(go(x, &u, v, TB_CHANGE_MOVE, archive) >= 4); /* 2,048 in each */
+    assert_int_equal(u.op.rc, TB_OK);
+    const struct tb_copied *c = tb_change_copied(u.change);
+    assert_int_equal(tb_uidset_count(&c->from), 10000);
+    assert_int_equal(c->to.n, 1);
+    assert_int_equal(c->to.v[0].first, 6);
+    assert_int_equal(c->to.v[0].last, 10005);
+    tb_change_free(u.change);
+    tb_view_close(v);
+    assert_int_equal(status(x, "INBOX").messages, 0);
+    assert_int_equal(status(x, "Archive").messages, 10005);
+
+    assert_int_equal(tb_view_open(a, archive, &v), TB_OK);
+    assert_int_equal(go(x, &u, v, TB_CHANGE_EXPUNGE, 0), 0); /* none is \\Deleted */
+    tb_change_free(u.change);
+    assert_int_equal(status(x, "Archive").messages, 10005);
+    assert_true(go(x, &u, v, TB_CHANGE_DELETE, 0) >= 2); /* 4,096 in each */
+    assert_int_equal(u.op.rc, TB_OK);
+    assert_int_equal(tb_uidset_count(&tb_change_copied(u.change)->from), 10005);
+    tb_change_free(u.change);
+    tb_view_close(v);
+    assert_int_equal(status(x, "Archive").messages, 0);
+    tb_account_close(a);
+}
+
+static void test_given_up(void **state)
+{
+    struct world *x = *state;
+    struct tb_account *a = account(x);
+    struct under_way u = {.op = {.done = change_done, .user = &u}};
+    struct tb_view *v;
+    fill(x, a, 5000);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    assert_false(tb_change_start(v, TB_CHANGE_MOVE, NULL, status(x, "Archive").mbox, &u.op, &u.change));
+    tb_change_free(u.change);
+    for (unsigned i = 0; i < 20; i++)
+        (void)tb_worker_turn(x->w, false);
+    assert_false(u.done);
+    assert_int_equal(status(x, "Archive").messages, 2048);
+    assert_int_equal(status(x, "INBOX").messages, 5000 - 2048);
+    tb_view_close(v);
+    tb_account_close(a);
+}
+
+static void test_mailbox_goes_meanwhile(void **state)
+{
+    struct world *x = *state;
+    struct tb_account *a = account(x);
+    struct under_way u = {.op = {.done = change_done, .user = &u}};
+    struct tb_view *v;
+    fill(x, a, 5000);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    assert_false(tb_change_start(v, TB_CHANGE_MOVE, NULL, status(x, "Archive").mbox, &u.op, &u.change));
+    assert_int_equal(tb_mailbox_delete(a, TB_SLICE("Archive")), TB_OK);
+    for (unsigned i = 0; i < 20; i++)
+        (void)tb_worker_turn(x->w, false);
+    assert_true(u.done);
+    assert_int_equal(u.op.rc, TB_NOTFOUND);
+    assert_int_equal(status(x, "INBOX").messages, 5000 - 2048);
+    tb_change_free(u.change);
+    tb_view_close(v);
+    tb_account_close(a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_move_and_expunge, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mailbox_goes_meanwhile, setup, teardown),
+    };
+    tb_log_level(TB_LOG_WARN);
+    return cmocka_run_group_tests_name("change", tests, NULL, NULL);
+}

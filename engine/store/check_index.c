@@ -308,8 +308,8 @@ static void entry_chg(struct tb_check_shard *c, struct tb_slice k, struct tb_sli
         if (good)
             rest = tb_slice(rest.ptr + 1, rest.len - 1);
         good = good && tb_get_varint(&rest, &first) && tb_get_varint(&rest, &more) &&
-               (kind == TB_CHG_FLAGS || kind == TB_CHG_EXPUNGE) && first > 0 && first <= UINT32_MAX &&
-               more <= UINT32_MAX - first && !__builtin_add_overflow(modseq, delta, &modseq);
+               (kind == TB_CHG_FLAGS || kind == TB_CHG_EXPUNGE || kind == TB_CHG_DAY) && first > 0 &&
+               first <= UINT32_MAX && more <= UINT32_MAX - first && !__builtin_add_overflow(modseq, delta, &modseq);
     }
     if (!good || modseq != last || modseq > m->row.highestmodseq)
         malformed(c, TB_DB_CHG, m == NULL ? "its mailbox is missing" : "it is out of order");

@@ -844,6 +844,7 @@ void tb_gc_tick(struct tb_shard *s)
     if (gc->sealing)
         seal(gc);
     free_clean(gc);
+    tb_gc_trim(gc);
     if (gc->until != 0 || short_of_space(gc))
         go(gc);
     if (s->want_checkpoint && s->ckpt_phase == CKPT_IDLE)

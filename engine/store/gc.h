@@ -3,6 +3,7 @@
  *
  *   gc.c       the owner's side: what to do next, what the index says, what is logged, what is freed
  *   gc_copy.c  the helper's side: reading a segment, compressing its messages anew, proving the round trip
+ *   gc_trim.c  change logs
  *
  * While a helper works (gc->busy with an offload) it alone uses items, hints, victims' descriptors and the batch; at
  * all other times the owner does.
@@ -108,10 +109,15 @@ struct tb_gc {
     bool freeing;
     uint32_t freeing_segment;
     uint64_t moved_bytes, freed, bad, repaired;
+    uint32_t trim_acct, trim_mbox; /* gc_trim.c: the next mailbox to look at */
+    uint64_t trim_ns;              /* not before */
 };
 
 /* gc_copy.c: work of an offload; step_bytes says how much was read and written. */
 void tb_gc_read_work(struct tb_op *op);
 void tb_gc_copy_work(struct tb_op *op);
+
+/* gc_trim.c: look at the next few mailboxes' change logs; once a tick. */
+void tb_gc_trim(struct tb_gc *gc);
 
 #endif

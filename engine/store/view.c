@@ -269,6 +269,29 @@ static bool collect(void *user, uint64_t modseq, uint8_t kind, struct tb_range r
     return !into->failed;
 }
 
+/* catch_up: the change log was trimmed past the view: the rows themselves tell (R18). */
+static void catch_up(struct refresh *r)
+{
+    struct tb_view *v = r->v;
+    struct tb_disk_row rows[ROWS];
+    uint32_t next = 1; /* below it everything that is not a row is gone */
+    for (uint32_t uid = 1, full = 1; full;) {
+        size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, uid, rows, ROWS);
+        full = got == ROWS && rows[got - 1].uid < UINT32_MAX;
+        for (size_t i = 0; i < got && rows[i].uid < v->uidnext; i++) {
+            if (rows[i].uid > next)
+                tb_uidset_add(&v->gone, next, rows[i].uid - 1);
+            if (rows[i].modseq > v->modseq)
+                tb_uidset_add(&r->changed, rows[i].uid, rows[i].uid);
+            next = rows[i].uid + 1;
+        }
+        uid = got > 0 && rows[got - 1].uid < UINT32_MAX ? rows[got - 1].uid + 1 : uid;
+        full = full && uid < v->uidnext;
+    }
+    if (next < v->uidnext)
+        tb_uidset_add(&v->gone, next, v->uidnext - 1);
+}
+
 /* tell_gone: removals into changes, highest first, and out of the view. */
 static bool tell_gone(struct tb_view *v, struct tb_arena *arena, struct tb_changes *out)
 {
@@ -354,7 +377,9 @@ enum tb_rc tb_view_refresh(struct tb_view *v, bool may_expunge, struct tb_arena 
     }
     struct refresh r = {.v = v};
     tb_uidset_init(&r.changed);
-    if (m.highestmodseq != v->modseq)
+    if (v->modseq < m.chg_floor)
+        catch_up(&r);
+    else if (m.highestmodseq != v->modseq)
         tb_chg_scan(a->shard->ix, a->acct, v->mbox, v->modseq, collect, &r);
     bool good = !r.changed.failed && !v->gone.failed;
     if (good && may_expunge && v->gone.n > 0)

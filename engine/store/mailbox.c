@@ -358,6 +358,24 @@ static bool walk(struct listing *l, size_t first, bool one)
     return true;
 }
 
+/* tree_order: INBOX and what is below it first; else level by level in byte order, a parent before its children. */
+static int tree_order(const void *a, const void *b)
+{
+    const struct tb_mailbox *x = a, *y = b;
+    struct tb_slice m = x->name, n = y->name;
+    bool in_m = tb_slice_istarts(m, TB_SLICE("INBOX")) && (m.len == 5 || m.ptr[5] == '/');
+    bool in_n = tb_slice_istarts(n, TB_SLICE("INBOX")) && (n.len == 5 || n.ptr[5] == '/');
+    if (in_m != in_n)
+        return in_m ? -1 : 1;
+    size_t i = 0, least = m.len < n.len ? m.len : n.len;
+    while (i < least && m.ptr[i] == n.ptr[i])
+        i++;
+    if (i == least)
+        return m.len < n.len ? -1 : m.len > n.len;
+    int c = m.ptr[i] == '/' ? -1 : (uint8_t)m.ptr[i], d = n.ptr[i] == '/' ? -1 : (uint8_t)n.ptr[i];
+    return c < d ? -1 : 1;
+}
+
 enum tb_rc tb_mailbox_list(struct tb_account *a, struct tb_arena *arena, struct tb_mailbox **v, size_t *n)
 {
     struct listing l = {.a = a, .arena = arena};
@@ -372,9 +390,12 @@ enum tb_rc tb_mailbox_list(struct tb_account *a, struct tb_arena *arena, struct 
     good = good && walk(&l, 0, false);
     if (!good)
         return index_failed(a, arena->overflowed ? TB_LIMIT : TB_CORRUPT);
+    size_t there = l.n;
     for (size_t i = 0; i < l.subs_n; i++)
         if (!l.sub_used[i])
             l.v[l.n++] = (struct tb_mailbox){.name = l.subs[i], .subscribed = true};
+    if (l.n > there)
+        qsort(l.v, l.n, sizeof(*l.v), tree_order);
     *v = l.v;
     *n = l.n;
     return index_failed(a, TB_OK);

@@ -380,6 +380,14 @@ bool imap_plain_allowed(struct imap_session *s);
     enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
 #define IMAP_VERB_RUN(name) enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
 
+struct imap_status { /* STATUS items asked for, as indices into mailbox.c's table */
+    uint8_t item[16];
+    uint8_t n;
+};
+void imap_status_items(struct imap_parser *p, struct imap_status *status);
+/* imap_put_status: "* STATUS name (...)". */
+void imap_put_status(struct imap_session *s, struct tb_slice name, const struct tb_mailbox *m,
+                     const struct imap_status *status);
 /* imap_put_mailboxid: a mailbox's objectid (RFC 8474 4). */
 void imap_put_mailboxid(struct imap_out *o, uint64_t mailboxid);
 void imap_parse_none(struct imap_parser *p, struct imap_cmd *cmd);        /* no arguments */
@@ -399,7 +407,7 @@ IMAP_VERB_RUN(close)
 IMAP_VERB_RUN(unselect)
 IMAP_VERB_RUN(expunge)
 IMAP_VERB(uid_expunge)
-IMAP_VERB_RUN(create)
+IMAP_VERB(create)
 IMAP_VERB_RUN(delete)
 IMAP_VERB(rename)
 IMAP_VERB_RUN(subscribe)

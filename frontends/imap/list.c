@@ -1,10 +1,10 @@
 /*
- * list.c: LIST and LSUB with their patterns. Attributes (children, special use) are always shown; the RFC 6154 forms
- * LIST (SPECIAL-USE) and RETURN (SPECIAL-USE) select and ask for them.
+ * list.c: LIST, extended LIST, LSUB and XLIST. Attributes (children, special use) are always shown; asking for them is
+ * accepted.
  *
  * A pattern is matched by a bit-parallel automaton: time is the name's length times the pattern's length /
  * 64, whatever the wildcards. Thread: the connection's owner; the matcher: any. RFC 3501 6.3.8, 6.3.9; 3348
- * (CHILDREN); 6154 (SPECIAL-USE).
+ * (CHILDREN); 5258 (LIST-EXTENDED); 5819 (LIST-STATUS); 6154 (SPECIAL-USE).
  */
 #include "imap_session.h"
 
@@ -109,14 +109,30 @@ bool imap_pattern_match(const struct imap_pattern *p, struct tb_slice name)
 
 /* ---- the commands ---- */
 
-enum { LIST_SELECT_SPECIAL = 1, NAMES_PER_TURN = 64 };
+enum {
+    LIST_SPECIAL = 1,
+    LIST_SUBSCRIBED = 2,
+    LIST_REMOTE = 4, /* there are none */
+    LIST_RECURSIVE = 8,
+    LIST_CHILDREN = 16,
+    LIST_STATUS = 32,
+    LIST_SELECTING = LIST_SPECIAL | LIST_SUBSCRIBED,
+    NAMES_PER_TURN = 64,
+    PATTERNS_MAX = 64
+};
+enum list_kind { KIND_LIST, KIND_LSUB, KIND_XLIST };
 
 struct list_args {
-    struct tb_slice reference, pattern;
-    uint8_t select;
-    bool is_lsub;
+    struct tb_slice reference;
+    struct tb_slice *patterns; /* arena */
+    size_t patterns_n;
+    uint8_t select, give; /* LIST_... */
+    bool extended;        /* an option, or several patterns: RFC 5258 3 */
+    enum list_kind kind;
+    struct imap_status status;
     /* run */
-    struct imap_pattern *matcher;
+    struct imap_pattern **matchers; /* arena; NULL: matches nothing */
+    bool ends_percent;
     struct tb_mailbox *v;
     size_t n, i;
 };
@@ -125,10 +141,17 @@ struct list_args {
 static const struct list_option {
     const char *name;
     uint8_t bit;
-} select_options[] = {{"SPECIAL-USE", LIST_SELECT_SPECIAL}}, return_options[] = {{"SPECIAL-USE", 0}, {"CHILDREN", 0}};
+} select_options[] = {{"SPECIAL-USE", LIST_SPECIAL},
+                      {"SUBSCRIBED", LIST_SUBSCRIBED},
+                      {"REMOTE", LIST_REMOTE},
+                      {"RECURSIVEMATCH", LIST_RECURSIVE}},
+  return_options[] = {{"SPECIAL-USE", LIST_SPECIAL},
+                      {"SUBSCRIBED", LIST_SUBSCRIBED},
+                      {"CHILDREN", LIST_CHILDREN},
+                      {"STATUS", LIST_STATUS}};
 
 /* "(" [option *(SP option)] ")" */
-static uint8_t options(struct imap_parser *p, const struct list_option *table, size_t n)
+static uint8_t options(struct imap_parser *p, const struct list_option *table, size_t n, struct imap_status *status)
 {
     uint8_t bits = 0;
     imap_expect(p, '(');
@@ -139,16 +162,41 @@ static uint8_t options(struct imap_parser *p, const struct list_option *table, s
         size_t i = 0;
         while (i < n && !tb_slice_ieq(name, tb_slice_str(table[i].name)))
             i++;
-        if (i == n)
+        if (i == n) {
             imap_fail(p, "BAD No such LIST option");
-        else
-            bits |= table[i].bit;
+            break;
+        }
+        bits |= table[i].bit;
+        if (table[i].bit == LIST_STATUS && table == return_options) {
+            imap_sp(p);
+            imap_status_items(p, status);
+        }
     } while (!p->failed && imap_try_sp(p));
     imap_expect(p, ')');
     return bits;
 }
 
-/* list = "LIST" [SP list-select-opts] SP mailbox SP list-mailbox [SP "RETURN" SP list-return-opts]; RFC 5258 6 */
+/* mbox-or-pat = list-mailbox / "(" list-mailbox *(SP list-mailbox) ")" */
+static void patterns(struct imap_parser *p, struct list_args *a)
+{
+    bool several = imap_try(p, '(');
+    a->extended |= several;
+    a->patterns = tb_arena_alloc(p->arena, (several ? PATTERNS_MAX : 1) * sizeof *a->patterns);
+    if (!a->patterns) {
+        imap_fail(p, "NO [LIMIT] Command too large");
+        return;
+    }
+    do {
+        if (a->patterns_n == PATTERNS_MAX)
+            imap_fail(p, "NO [LIMIT] Too many patterns");
+        else
+            a->patterns[a->patterns_n++] = imap_list_mailbox(p);
+    } while (several && !p->failed && imap_try_sp(p));
+    if (several)
+        imap_expect(p, ')');
+}
+
+/* list = "LIST" [SP list-select-opts] SP mailbox SP mbox-or-pat [SP "RETURN" SP list-return-opts]; RFC 5258 6 */
 void imap_parse_list(struct imap_parser *p, struct imap_cmd *cmd)
 {
     struct list_args *a = tb_arena_alloc(p->arena, sizeof *a);
@@ -156,19 +204,24 @@ void imap_parse_list(struct imap_parser *p, struct imap_cmd *cmd)
     imap_sp(p);
     if (!a)
         return;
+    a->kind = cmd->verb->name[0] == 'X' ? KIND_XLIST : KIND_LIST;
     if (imap_at(p, '(')) {
-        a->select = options(p, select_options, TB_ARRAY_LEN(select_options));
+        a->select = options(p, select_options, TB_ARRAY_LEN(select_options), NULL);
+        a->extended = true;
         imap_sp(p);
     }
     a->reference = imap_list_mailbox(p); /* a name, but it may be empty */
     imap_sp(p);
-    a->pattern = imap_list_mailbox(p);
+    patterns(p, a);
     if (!p->failed && imap_try_sp(p)) {
         if (!tb_slice_ieq(imap_word(p), TB_SLICE("RETURN")))
             imap_fail(p, "BAD Expected RETURN");
         imap_sp(p);
-        (void)options(p, return_options, TB_ARRAY_LEN(return_options));
+        a->give = options(p, return_options, TB_ARRAY_LEN(return_options), &a->status);
+        a->extended = true;
     }
+    if ((a->select & LIST_RECURSIVE) && !(a->select & LIST_SELECTING))
+        imap_fail(p, "BAD RECURSIVEMATCH needs something to match"); /* RFC 5258 3.1 */
 }
 
 /* lsub = "LSUB" SP mailbox SP list-mailbox */
@@ -177,11 +230,14 @@ void imap_parse_lsub(struct imap_parser *p, struct imap_cmd *cmd)
     struct list_args *a = tb_arena_alloc(p->arena, sizeof *a);
     cmd->args = a;
     imap_sp(p);
-    struct tb_slice reference = imap_list_mailbox(p);
+    if (!a)
+        return;
+    a->kind = KIND_LSUB;
+    a->reference = imap_list_mailbox(p);
     imap_sp(p);
-    struct tb_slice pattern = imap_list_mailbox(p);
-    if (a)
-        *a = (struct list_args){.reference = reference, .pattern = pattern, .is_lsub = true};
+    patterns(p, a);
+    if (a->extended)
+        imap_fail(p, "BAD Expected a name or a pattern");
 }
 
 static bool is_below(const struct tb_mailbox *m, struct tb_slice parent)
@@ -190,14 +246,39 @@ static bool is_below(const struct tb_mailbox *m, struct tb_slice parent)
            memcmp(m->name.ptr, parent.ptr, parent.len) == 0;
 }
 
+static bool matches(const struct list_args *a, struct tb_slice name)
+{
+    for (size_t i = 0; i < a->patterns_n; i++)
+        if (a->matchers[i] && imap_pattern_match(a->matchers[i], name))
+            return true;
+    return false;
+}
+
+/* selected: do the selection options choose it? */
+static bool selected(const struct list_args *a, const struct tb_mailbox *m)
+{
+    if (a->select & LIST_SUBSCRIBED && !m->subscribed)
+        return false;
+    return !(a->select & LIST_SPECIAL) || (m->selectable && m->special != 0);
+}
+
+/* selected_below: is something below v[i] chosen? */
+static bool selected_below(const struct list_args *a, size_t i)
+{
+    for (size_t j = i + 1; j < a->n && is_below(&a->v[j], a->v[i].name); j++)
+        if (selected(a, &a->v[j]))
+            return true;
+    return false;
+}
+
 /* shown: does this name belong into the answer, pattern aside? */
 static bool shown(const struct list_args *a, size_t i)
 {
     const struct tb_mailbox *m = &a->v[i];
-    if (a->is_lsub)
+    if (a->kind == KIND_LSUB)
         return m->subscribed;
-    if (a->select & LIST_SELECT_SPECIAL)
-        return m->selectable && m->special != 0;
+    if (a->select & LIST_SELECTING)
+        return selected(a, m) || (a->select & LIST_RECURSIVE && selected_below(a, i));
     if (m->selectable)
         return true;
     for (size_t j = i + 1; j < a->n && is_below(&a->v[j], m->name); j++) {
@@ -207,30 +288,52 @@ static bool shown(const struct list_args *a, size_t i)
     return false;
 }
 
-static void put_line(struct imap_session *s, const struct list_args *a, const struct tb_mailbox *m)
+static void put_attributes(struct imap_session *s, const struct list_args *a, const struct tb_mailbox *m)
 {
     static const struct {
         uint16_t bit;
-        const char *name;
+        const char *name, *xlist;
     } special[] = {
-        {TB_SPECIAL_ALL, " \\All"},         {TB_SPECIAL_ARCHIVE, " \\Archive"}, {TB_SPECIAL_DRAFTS, " \\Drafts"},
-        {TB_SPECIAL_FLAGGED, " \\Flagged"}, {TB_SPECIAL_JUNK, " \\Junk"},       {TB_SPECIAL_SENT, " \\Sent"},
-        {TB_SPECIAL_TRASH, " \\Trash"},
+        {TB_SPECIAL_ALL, " \\All", " \\AllMail"},      {TB_SPECIAL_ARCHIVE, " \\Archive", " \\Archive"},
+        {TB_SPECIAL_DRAFTS, " \\Drafts", " \\Drafts"}, {TB_SPECIAL_FLAGGED, " \\Flagged", " \\Starred"},
+        {TB_SPECIAL_JUNK, " \\Junk", " \\Spam"},       {TB_SPECIAL_SENT, " \\Sent", " \\Sent"},
+        {TB_SPECIAL_TRASH, " \\Trash", " \\Trash"},
     };
     struct imap_out *o = &s->out;
-    imap_puts(o, a->is_lsub ? "* LSUB (" : "* LIST (");
-    if (!m->selectable)
-        imap_puts(o, a->is_lsub ? "\\Noselect" : "\\Noselect ");
-    if (!a->is_lsub) {
-        imap_puts(o, m->has_children ? "\\HasChildren" : "\\HasNoChildren");
-        for (size_t i = 0; i < TB_ARRAY_LEN(special); i++) {
-            if (m->special & special[i].bit)
-                imap_puts(o, special[i].name);
-        }
+    if (a->kind == KIND_LSUB) {
+        if (!m->selectable)
+            imap_puts(o, "\\Noselect");
+        return;
     }
+    if (!m->selectable)
+        imap_puts(o, a->extended && m->mbox == 0 && !m->has_children ? "\\NonExistent " : "\\Noselect ");
+    imap_puts(o, m->has_children ? "\\HasChildren" : "\\HasNoChildren");
+    if (m->subscribed && (a->select | a->give) & LIST_SUBSCRIBED)
+        imap_puts(o, " \\Subscribed");
+    if (a->kind == KIND_XLIST && m->mbox == TB_MBOX_INBOX)
+        imap_puts(o, " \\Inbox");
+    for (size_t i = 0; i < TB_ARRAY_LEN(special); i++)
+        if (m->special & special[i].bit)
+            imap_puts(o, a->kind == KIND_XLIST ? special[i].xlist : special[i].name);
+}
+
+/* put_line: childinfo: something below it is chosen (RFC 5258 4). */
+static void put_line(struct imap_session *s, const struct list_args *a, const struct tb_mailbox *m, bool childinfo)
+{
+    static const char *const words[] = {[KIND_LIST] = "* LIST (", [KIND_LSUB] = "* LSUB (", [KIND_XLIST] = "* XLIST ("};
+    struct imap_out *o = &s->out;
+    imap_puts(o, words[a->kind]);
+    put_attributes(s, a, m);
     imap_puts(o, ") \"/\" ");
     imap_put_mailbox(o, m->name);
+    if (childinfo) {
+        imap_puts(o, " (\"CHILDINFO\" (");
+        imap_puts(o, a->select & LIST_SUBSCRIBED ? "\"SUBSCRIBED\"" : "\"SPECIAL-USE\"");
+        imap_puts(o, "))");
+    }
     imap_puts(o, "\r\n");
+    if (a->give & LIST_STATUS && m->selectable)
+        imap_put_status(s, m->name, m, &a->status); /* RFC 5819 2 */
 }
 
 /* told: was this level of v[i]'s name answered before, for itself or for a name above v[i] in the list? */
@@ -238,7 +341,7 @@ static bool told(const struct list_args *a, size_t i, struct tb_slice level)
 {
     while (i-- > 0 && (is_below(&a->v[i], level) || tb_slice_eq(a->v[i].name, level))) {
         const struct tb_mailbox *m = &a->v[i];
-        if (m->subscribed && (m->name.len == level.len || !imap_pattern_match(a->matcher, m->name)))
+        if (m->subscribed && (m->name.len == level.len || !matches(a, m->name)))
             return true;
     }
     return false;
@@ -253,45 +356,56 @@ static void put_levels(struct imap_session *s, const struct list_args *a, size_t
     struct tb_slice name = a->v[i].name;
     for (size_t n = 1; n < name.len; n++) {
         struct tb_mailbox level = {.name = tb_slice_sub(name, 0, n)};
-        if (name.ptr[n] == '/' && imap_pattern_match(a->matcher, level.name) && !told(a, i, level.name))
-            put_line(s, a, &level);
+        if (name.ptr[n] == '/' && matches(a, level.name) && !told(a, i, level.name))
+            put_line(s, a, &level, false);
     }
+}
+
+static enum tb_rc list_start(struct imap_session *s, struct list_args *a)
+{
+    a->matchers = tb_arena_alloc(&s->arena, a->patterns_n * sizeof(struct imap_pattern *));
+    for (size_t i = 0; a->matchers && i < a->patterns_n; i++) {
+        struct tb_slice pattern = a->patterns[i];
+        bool never = pattern.len == 0 && a->extended; /* RFC 5258 3: "" names nothing there */
+        char *full = tb_arena_alloc(&s->arena, a->reference.len + pattern.len + 1);
+        if (!full)
+            return TB_LIMIT;
+        char *end = imap_fmt(full, a->reference.ptr, a->reference.len);
+        end = imap_fmt(end, pattern.ptr, pattern.len);
+        if (!never)
+            a->matchers[i] = imap_pattern_new(tb_slice(full, (size_t)(end - full)), &s->arena, &never);
+        if (!a->matchers[i] && !never)
+            return TB_LIMIT;
+        a->ends_percent |= a->matchers[i] && a->matchers[i]->ends_percent;
+    }
+    return a->matchers ? tb_mailbox_list(s->account, &s->arena, &a->v, &a->n) : TB_LIMIT;
 }
 
 static enum imap_run list(struct imap_session *s, struct imap_cmd *cmd, struct list_args *a)
 {
-    const char *done = a->is_lsub ? "OK LSUB completed" : "OK LIST completed";
-    if (!a->v) {
-        bool never;
-        char *full = tb_arena_alloc(&s->arena, a->reference.len + a->pattern.len + 1);
-        if (!full)
-            return imap_reply_rc(cmd, TB_LIMIT);
-        char *end = imap_fmt(full, a->reference.ptr, a->reference.len);
-        end = imap_fmt(end, a->pattern.ptr, a->pattern.len);
-        a->matcher = imap_pattern_new(tb_slice(full, (size_t)(end - full)), &s->arena, &never);
-        if (never)
-            return imap_reply(cmd, done);
-        enum tb_rc rc = a->matcher ? tb_mailbox_list(s->account, &s->arena, &a->v, &a->n) : TB_LIMIT;
-        if (rc != TB_OK)
-            return imap_reply_rc(cmd, rc);
-    }
+    static const char *const done[] = {
+        [KIND_LIST] = "OK LIST completed", [KIND_LSUB] = "OK LSUB completed", [KIND_XLIST] = "OK XLIST completed"};
+    enum tb_rc rc = a->matchers ? TB_OK : list_start(s, a);
+    if (rc != TB_OK)
+        return imap_reply_rc(cmd, rc);
     for (size_t turn = 0; a->i < a->n; a->i++, turn++) {
         if (turn == NAMES_PER_TURN)
             return RUN_MORE;
-        if (imap_pattern_match(a->matcher, a->v[a->i].name)) {
+        if (matches(a, a->v[a->i].name)) {
             if (shown(a, a->i))
-                put_line(s, a, &a->v[a->i]);
-        } else if (a->is_lsub && a->v[a->i].subscribed && a->matcher->ends_percent) {
+                put_line(s, a, &a->v[a->i], a->select & LIST_RECURSIVE && selected_below(a, a->i));
+        } else if (a->kind == KIND_LSUB && a->v[a->i].subscribed && a->ends_percent) {
             put_levels(s, a, a->i);
         }
     }
-    return imap_reply(cmd, done);
+    return imap_reply(cmd, done[a->kind]);
 }
 
 enum imap_run imap_run_list(struct imap_session *s, struct imap_cmd *cmd)
 {
     struct list_args *a = cmd->args;
-    if (a->pattern.len == 0 && a->select == 0) { /* the separator and the root, RFC 3501 6.3.8 */
+    if (!a->extended && a->patterns[0].len == 0 &&
+        a->kind == KIND_LIST) { /* the separator and the root, RFC 3501 6.3.8 */
         imap_puts(&s->out, "* LIST (\\Noselect) \"/\" \"\"\r\n");
         return imap_reply(cmd, "OK LIST completed");
     }

@@ -1,5 +1,5 @@
 /*
- * mailbox.c: CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE and STATUS.
+ * mailbox.c: CREATE (with a special use), DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE and STATUS.
  *
  * Names come decoded and normalised from the parser; what a name may be beyond that is the store's to say,
  * but for levels "." and "..", which are refused here so that an exported mailbox never becomes a path.
@@ -27,15 +27,72 @@ static bool is_inbox(struct tb_slice name)
     return tb_slice_eq(name, TB_SLICE("INBOX"));
 }
 
+/* ---- CREATE, with its special use (RFC 6154 3) ---- */
+
+struct create_args {
+    struct tb_slice mailbox;
+    uint16_t special;
+    bool refused; /* a use that no mailbox here can have */
+};
+
+/* use-attr: \All and \Flagged would be views of other mailboxes, and there are none. */
+static void use_attr(struct imap_parser *p, struct create_args *a)
+{
+    static const struct {
+        const char *name;
+        uint16_t bit;
+    } uses[] = {{"Archive", TB_SPECIAL_ARCHIVE},
+                {"Drafts", TB_SPECIAL_DRAFTS},
+                {"Junk", TB_SPECIAL_JUNK},
+                {"Sent", TB_SPECIAL_SENT},
+                {"Trash", TB_SPECIAL_TRASH}};
+    imap_expect(p, '\\');
+    struct tb_slice name = imap_atom(p);
+    for (size_t i = 0; i < TB_ARRAY_LEN(uses); i++) {
+        if (!tb_slice_ieq(name, tb_slice_str(uses[i].name)))
+            continue;
+        a->special |= uses[i].bit;
+        return;
+    }
+    a->refused = true;
+}
+
+/* create = "CREATE" SP mailbox [SP "(" "USE" SP "(" [use-attr *(SP use-attr)] ")" ")"] */
+void imap_parse_create(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct create_args *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    struct tb_slice mailbox = imap_mailbox(p);
+    if (!a)
+        return;
+    a->mailbox = mailbox;
+    if (p->failed || !imap_try_sp(p))
+        return;
+    imap_expect(p, '(');
+    if (!tb_slice_ieq(imap_word(p), TB_SLICE("USE")))
+        imap_fail(p, "BAD No such CREATE parameter");
+    imap_sp(p);
+    imap_expect(p, '(');
+    if (!imap_at(p, ')'))
+        do
+            use_attr(p, a);
+        while (!p->failed && imap_try_sp(p));
+    imap_expect(p, ')');
+    imap_expect(p, ')');
+}
+
 enum imap_run imap_run_create(struct imap_session *s, struct imap_cmd *cmd)
 {
-    const struct tb_slice *name = cmd->args;
+    const struct create_args *a = cmd->args;
     struct tb_mailbox m;
     struct tb_buf b;
     uint32_t mbox = 0;
-    if (!name_allowed(*name))
+    if (!name_allowed(a->mailbox))
         return imap_reply_rc(cmd, TB_INVALID);
-    enum tb_rc rc = tb_mailbox_create(s->account, *name, 0, &mbox);
+    if (a->refused)
+        return imap_reply(cmd, "NO [USEATTR] No mailbox here can have that use");
+    enum tb_rc rc = tb_mailbox_create(s->account, a->mailbox, a->special, &mbox);
     if (rc == TB_OK)
         rc = tb_mailbox_get(s->account, mbox, &s->arena, &m);
     if (rc != TB_OK)
@@ -113,8 +170,6 @@ enum imap_run imap_run_unsubscribe(struct imap_session *s, struct imap_cmd *cmd)
 
 /* ---- STATUS: one table of items ---- */
 
-enum { STATUS_ITEMS_MAX = 32 };
-
 /* RFC 3501 6.3.10; 7162 3.1.7; 8438 (SIZE); 9051 6.3.11 (DELETED); 7889 4 (APPENDLIMIT); 8474 4.3 (MAILBOXID) */
 static const struct status_item {
     const char *name;
@@ -140,7 +195,7 @@ void imap_put_mailboxid(struct imap_out *o, uint64_t mailboxid)
     imap_put_u64(o, mailboxid);
 }
 
-static void put_status(struct imap_session *s, const struct status_item *item, const struct tb_mailbox *m)
+static void put_item(struct imap_session *s, const struct status_item *item, const struct tb_mailbox *m)
 {
     struct imap_out *o = &s->out;
     imap_puts(o, item->name);
@@ -162,9 +217,41 @@ static void put_status(struct imap_session *s, const struct status_item *item, c
 
 struct status_args {
     struct tb_slice mailbox;
-    const struct status_item *items[STATUS_ITEMS_MAX];
-    size_t n;
+    struct imap_status status;
 };
+
+/* "(" status-att *(SP status-att) ")" */
+void imap_status_items(struct imap_parser *p, struct imap_status *status)
+{
+    imap_expect(p, '(');
+    do {
+        struct tb_slice name = imap_word(p);
+        uint8_t i = 0;
+        while (i < TB_ARRAY_LEN(status_items) && !tb_slice_ieq(name, tb_slice_str(status_items[i].name)))
+            i++;
+        if (p->failed)
+            return;
+        if (i == TB_ARRAY_LEN(status_items) || status->n == TB_ARRAY_LEN(status->item))
+            imap_fail(p, "BAD No such STATUS item, or too many");
+        else
+            status->item[status->n++] = i;
+    } while (!p->failed && imap_try_sp(p));
+    imap_expect(p, ')');
+}
+
+void imap_put_status(struct imap_session *s, struct tb_slice name, const struct tb_mailbox *m,
+                     const struct imap_status *status)
+{
+    imap_puts(&s->out, "* STATUS ");
+    imap_put_mailbox(&s->out, name);
+    imap_puts(&s->out, " (");
+    for (size_t i = 0; i < status->n; i++) {
+        if (i > 0)
+            imap_putc(&s->out, ' ');
+        put_item(s, &status_items[status->item[i]], m);
+    }
+    imap_puts(&s->out, ")\r\n");
+}
 
 /* status = "STATUS" SP mailbox SP "(" status-att *(SP status-att) ")" */
 void imap_parse_status(struct imap_parser *p, struct imap_cmd *cmd)
@@ -177,20 +264,7 @@ void imap_parse_status(struct imap_parser *p, struct imap_cmd *cmd)
         return;
     a->mailbox = mailbox;
     imap_sp(p);
-    imap_expect(p, '(');
-    do {
-        struct tb_slice name = imap_word(p);
-        size_t i = 0;
-        while (i < TB_ARRAY_LEN(status_items) && !tb_slice_ieq(name, tb_slice_str(status_items[i].name)))
-            i++;
-        if (p->failed)
-            return;
-        if (i == TB_ARRAY_LEN(status_items) || a->n == STATUS_ITEMS_MAX)
-            imap_fail(p, "BAD No such STATUS item, or too many");
-        else
-            a->items[a->n++] = &status_items[i];
-    } while (!p->failed && imap_try_sp(p));
-    imap_expect(p, ')');
+    imap_status_items(p, &a->status);
 }
 
 enum imap_run imap_run_status(struct imap_session *s, struct imap_cmd *cmd)
@@ -202,14 +276,6 @@ enum imap_run imap_run_status(struct imap_session *s, struct imap_cmd *cmd)
         rc = TB_NOTFOUND;
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
-    imap_puts(&s->out, "* STATUS ");
-    imap_put_mailbox(&s->out, a->mailbox);
-    imap_puts(&s->out, " (");
-    for (size_t i = 0; i < a->n; i++) {
-        if (i > 0)
-            imap_putc(&s->out, ' ');
-        put_status(s, a->items[i], &m);
-    }
-    imap_puts(&s->out, ")\r\n");
+    imap_put_status(s, a->mailbox, &m, &a->status);
     return imap_reply(cmd, "OK STATUS completed");
 }

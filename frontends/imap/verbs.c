@@ -23,7 +23,7 @@ static const struct imap_verb verbs[] = {
     {"CHECK", SEL, VERB_SHIFTS, imap_parse_none, imap_run_noop},
     {"CLOSE", SEL, VERB_QUIET, imap_parse_none, imap_run_close},
     {"COPY", SEL, 0, imap_parse_copy, imap_run_copy},
-    {"CREATE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_create},
+    {"CREATE", IN, VERB_SHIFTS, imap_parse_create, imap_run_create},
     {"DELETE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_delete},
     {"ENABLE", IN, VERB_SHIFTS, imap_parse_enable, imap_run_enable},
     {"EXAMINE", IN, VERB_QUIET, imap_parse_select, imap_run_examine},
@@ -53,6 +53,7 @@ static const struct imap_verb verbs[] = {
     {"UID STORE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_store, imap_run_store},
     {"UNSELECT", SEL, VERB_QUIET, imap_parse_none, imap_run_unselect},
     {"UNSUBSCRIBE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_unsubscribe},
+    {"XLIST", IN, VERB_SHIFTS, imap_parse_list, imap_run_list},
 };
 
 const struct imap_verb *imap_verb_find(struct tb_slice name)
@@ -122,6 +123,10 @@ static const struct {
     {"NAMESPACE", cap_after},
     {"CHILDREN", cap_after},
     {"SPECIAL-USE", cap_after},
+    {"CREATE-SPECIAL-USE", cap_after},
+    {"LIST-EXTENDED", cap_after},
+    {"LIST-STATUS", cap_after},
+    {"XLIST", cap_after},
     {"UIDPLUS", cap_after},
     {"MOVE", cap_after},
     {"ENABLE", cap_after},

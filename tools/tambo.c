@@ -44,6 +44,10 @@ static const struct command commands[] = {
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
     {"check", "", 0, OPT_REPAIR, 0, check_store, "read the whole store and say what is wrong with it"},
     {"rebuild-index", "", 0, OPT_SHARD, 0, rebuild_index, "make the indexes again from their copies and the logs"},
+    {"backup", "DEST", 1, OPT_RATE | OPT_KEEP | OPT_KEEP_DAYS, 0, backup_make,
+     "copy what is new in the store to DEST, while it serves"},
+    {"restore", "DEST", 1, OPT_TO | OPT_AT | OPT_ACCOUNT | OPT_MAILBOX | OPT_UID | OPT_LIST, 0, backup_restore,
+     "make a new store out of a backup"},
     {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
     {"config dump", "", 0, 0, 0, config_dump, "every setting as it stands, and where it comes from"},
     {"version", "", 0, 0, 0, version_show, "print the version, and the formats of stores that it opens"},
@@ -70,6 +74,11 @@ static const struct option options[] = {
     {"default", no_argument, NULL, 'f'},
     {"shard", required_argument, NULL, 'B'},
     {"repair", no_argument, NULL, 'R'},
+    {"rate", required_argument, NULL, 'E'},
+    {"keep", required_argument, NULL, 'K'},
+    {"keep-days", required_argument, NULL, 'Y'},
+    {"at", required_argument, NULL, 'A'},
+    {"account", required_argument, NULL, 'Q'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -140,15 +149,20 @@ static int help(void)
          "  --scheme S         account add, passwd: how it is stored: ARGON2ID (default), SHA512-CRYPT, PLAIN\n"
          "  --yes              delete: do not ask\n"
          "  --deleted          account list: the deleted ones that can come back\n"
-         "  --list             undelete: only show what could come back\n"
+         "  --list             undelete: only show what could come back; restore: what backups there are\n"
          "  --all              undelete: everything; gc: compress every message anew, though little is dead\n"
          "  --since T          undelete: what was deleted since T: 2026-11-20, 2026-11-20T14:03 (UTC), or 3h, 2d ago\n"
-         "  --mailbox M        undelete: of this mailbox alone\n"
-         "  --uid U            undelete: messages by the UIDs they had in the mailbox: 4,7:9\n"
+         "  --account A        restore: this account alone\n"
+         "  --mailbox M        undelete, restore: of this mailbox alone\n"
+         "  --uid U            undelete: messages by the UIDs they had in the mailbox: 4,7:9; restore: this one\n"
          "  --days N           mailbox retention: expunge messages that have been in it for N days\n"
          "  --none             mailbox retention: keep messages for ever\n"
          "  --default          mailbox retention: as the configuration says of its special use\n"
-         "  --to M             undelete: into this mailbox, not where it was\n"
+         "  --to M             undelete: into this mailbox, not where it was; restore: the folder to make\n"
+         "  --at T             restore: as it was then: 2026-11-20T14:03:00Z, or seconds since 1970\n"
+         "  --rate B           backup: bytes a second at most: 12K, 12M, 12G\n"
+         "  --keep N           backup: let go of older backups but the last N\n"
+         "  --keep-days D      backup: and but those of the last D days\n"
          "  --hostname H       init: this server's name (default: the machine's)\n"
          "  --port-offset N    init: listen on the well-known ports + N (default 10000)\n"
          "  --shards N         init: parts of the store, fixed for ever (default: one a core)\n"
@@ -183,7 +197,12 @@ static bool option_given(struct tool *t, int opt)
                 {'n', OPT_NONE, 0},
                 {'f', OPT_DEFAULT, 0},
                 {'B', OPT_SHARD, offsetof(struct tool, shard)},
-                {'R', OPT_REPAIR, 0}};
+                {'R', OPT_REPAIR, 0},
+                {'E', OPT_RATE, offsetof(struct tool, rate)},
+                {'K', OPT_KEEP, offsetof(struct tool, keep)},
+                {'Y', OPT_KEEP_DAYS, offsetof(struct tool, keep_days)},
+                {'A', OPT_AT, offsetof(struct tool, at)},
+                {'Q', OPT_ACCOUNT, offsetof(struct tool, account)}};
 
     if (opt == 'c')
         t->conf = optarg;

@@ -33,7 +33,12 @@ enum {
     OPT_NONE = 32768,
     OPT_DEFAULT = 65536,
     OPT_SHARD = 1 << 20,
-    OPT_REPAIR = 1 << 21
+    OPT_REPAIR = 1 << 21,
+    OPT_RATE = 1 << 24,
+    OPT_KEEP = 1 << 25,
+    OPT_KEEP_DAYS = 1 << 26,
+    OPT_AT = 1 << 27,
+    OPT_ACCOUNT = 1 << 28
 };
 
 struct client;
@@ -42,6 +47,7 @@ struct tool {
     bool json;
     unsigned given; /* OPT_ bits */
     const char *scheme, *hostname, *port_offset, *shards, *segment_size, *mailbox, *since, *uid, *to, *days, *shard;
+    const char *rate, *keep, *keep_days, *at, *account;
     char **args; /* after the command's words */
     int args_n;
     int exit;              /* what the process returns: set by whoever fails */
@@ -93,5 +99,7 @@ void rebuild_index(struct tool *t);
 void config_check(struct tool *t);
 void config_dump(struct tool *t);
 void init_dir(struct tool *t);
+void backup_make(struct tool *t);
+void backup_restore(struct tool *t);
 
 #endif

@@ -909,6 +909,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_QUEUE_DONE] = apply_queue_done,
     [TB_REC_FORGET] = apply_forget,
     [TB_REC_TIME] = apply_time,
+    [TB_REC_SKIP] = tb_apply_skip,
     [TB_REC_QUARANTINE] = apply_quarantine,
     [TB_REC_UNEXPUNGE] = tb_apply_unexpunge,
     [TB_REC_UNDELETE] = tb_apply_undelete,

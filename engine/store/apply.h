@@ -40,4 +40,7 @@ enum tb_rc tb_apply_undelete(struct tb_applier *x, const struct tb_record *r);
 enum tb_rc tb_apply_rule(struct tb_applier *x, const struct tb_record *r);
 enum tb_rc tb_apply_purge(struct tb_applier *x, const struct tb_record *r);
 
+/* apply_skip.c */
+enum tb_rc tb_apply_skip(struct tb_applier *x, const struct tb_record *r);
+
 #endif

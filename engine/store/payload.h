@@ -193,6 +193,13 @@ struct tb_pay_queue_done {
     uint64_t queue;
 };
 
+/* SKIP: of an account, its record's acct: mailboxes, uids, modseqs. Of the shard (acct 0): the rest. */
+struct tb_pay_skip {
+    uint64_t modseqs, blobs;
+    uint32_t uids, mailboxes, accounts, uidvalidities;
+};
+_Static_assert(sizeof(struct tb_pay_skip) == 32, "skip payload");
+
 struct tb_pay_time { /* TIME: the first record of its frame */
     int64_t ms;      /* since 1970; may be less than the one before, if the clock was set back */
 };

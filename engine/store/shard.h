@@ -221,6 +221,7 @@ struct tb_store {
     struct tb_worker *worker[TB_SHARDS_MAX];
     struct tb_shard *shard[TB_SHARDS_MAX];
     pthread_mutex_t super_lock; /* of writing SUPER */
+    struct tb_backup *backup;   /* owned: the one under way, or how the last one ended */
     pthread_rwlock_t lock;      /* of the directory */
     struct tb_identity **names; /* sorted by name; owned */
     size_t names_n, names_cap;
@@ -317,12 +318,16 @@ enum tb_rc tb_expunge_log(struct tb_shard *s, uint32_t acct, uint32_t mbox, cons
 /* tb_place_read: a PLACE payload taken apart; false: it contradicts itself. */
 bool tb_place_read(struct tb_slice payload, uint32_t acct, struct tb_identity *out);
 void tb_trash_sweep(struct tb_shard *s);
+
+/* copy.c: a checkpoint was confirmed: copies that waited begin; end them all soon; forget them, their io is dead. */
 void tb_copies_confirmed(struct tb_shard *s);
 void tb_copies_cancel(struct tb_shard *s);
 void tb_copies_drop(struct tb_shard *s);
+/* rotate.c: the shard's own two copies. */
 enum tb_rc tb_rotation_open(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;
 void tb_rotation_close(struct tb_shard *s);
 void tb_rotation_tick(struct tb_shard *s);
+/* tb_rotation_want: newer copies would let space be freed (their pins hold it): make one at the next tick. */
 void tb_rotation_want(struct tb_shard *s);
 
 /* gc.c: segment garbage collection. */
@@ -333,6 +338,11 @@ void tb_gc_tick(struct tb_shard *s);
 void tb_gc_cancel(struct tb_shard *s); /* the shard stops: end soon */
 bool tb_gc_quiet(const struct tb_shard *s);
 void tb_gc_stat(struct tb_shard *s, struct tb_shard_stat *out);
+
+/* backup.c: made with the store; tb_backup_stop: end it if it runs on w; true: nothing of it is in flight. */
+struct tb_backup *tb_backup_new(struct tb_store *store);
+void tb_backup_free(struct tb_backup *b);
+bool tb_backup_stop(struct tb_worker *w);
 
 /* view.c */
 void tb_views_notify(struct tb_account *a, uint32_t mbox);

@@ -201,7 +201,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
                          struct tb_error *err)
 {
     struct tb_store *st = calloc(1, sizeof(*st));
-    if (st == NULL || tb_codec_init() != TB_OK) {
+    if (st == NULL || tb_codec_init() != TB_OK || (st->backup = tb_backup_new(st)) == NULL) {
         free(st);
         return tb_error_set(err, TB_LIMIT, ENOMEM, "store %s", cfg->dir);
     }
@@ -230,6 +230,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
             (void)tb_io_file_close(io, st->lock_fd);
         (void)pthread_rwlock_destroy(&st->lock);
         (void)pthread_mutex_destroy(&st->super_lock);
+        tb_backup_free(st->backup);
         free(st);
         return rc;
     }
@@ -247,6 +248,7 @@ void tb_store_close(struct tb_store *store)
     tb_directory_free(store);
     (void)pthread_rwlock_destroy(&store->lock);
     (void)pthread_mutex_destroy(&store->super_lock);
+    tb_backup_free(store->backup);
     free(store);
 }
 
@@ -361,7 +363,7 @@ void tb_worker_started(struct tb_worker *w)
 /* stop_step: has everything come to rest? Evaluated once a turn while stopping. */
 static void stop_step(struct tb_worker *w)
 {
-    bool quiet = true;
+    bool quiet = tb_backup_stop(w);
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
         struct tb_shard *s = w->store->shard[i];
         if (s->failed) {
@@ -426,7 +428,7 @@ static void abandon(struct tb_worker *w)
     if (w->ticking)
         tb_io_cancel(w->io, &w->tick_op);
     while (busy) {
-        busy = w->ticking;
+        busy = !tb_backup_stop(w) || w->ticking;
         for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
             struct tb_shard *s = w->store->shard[i];
             if (s == NULL)

@@ -162,7 +162,13 @@ def main():
     parser.add_argument("--format", type=int, required=True)
     parser.add_argument("--to", default=HERE, help="the folder to write to")
     args = parser.parse_args()
-    d = Daemon(build=args.build, io="posix", accounts=[*ACCOUNTS, "gone"],
+    make(args.build, args.format, args.to)
+    return 0
+
+
+def make(build, number, folder):
+    """store-vNUMBER.tar.zst and .txt in the folder, by the programs of build."""
+    d = Daemon(build=build, io="posix", accounts=[*ACCOUNTS, "gone"],
                init=("--shards", "2", "--segment-size", "4M"))
     with d:
         first_half(d)
@@ -172,12 +178,11 @@ def main():
         second_half(d)
         lines = listing(d)
         d.kill()
-        path = os.path.join(args.to, "store-v%d" % args.format)
+        path = os.path.join(folder, "store-v%d" % number)
         pack(os.path.join(d.dir, "d", "store"), path + ".tar.zst")
     with open(path + ".txt", "w", encoding="utf-8") as f:
         f.write("\n".join(lines) + "\n")
     print("%s.tar.zst: %d bytes, %d lines" % (path, os.path.getsize(path + ".tar.zst"), len(lines)))
-    return 0
 
 
 if __name__ == "__main__":

@@ -324,6 +324,7 @@ static bool body_own_row(struct tb_applier *x, uint64_t id, struct tb_disk_body 
     tb_key_u32(&k, 0);
     tb_index_put(x->ix, TB_DB_BODYX, tb_key_slice(&k), tb_slice(&row.own, sizeof(row.own)));
     *out = (struct tb_disk_body){.raw_bytes = row.own.raw_len, .stored_bytes = row.own.clen, .refs = 1, .pieces = 1};
+    x->bodies_moved++;
     x->dirty_pages += 4;
     return true;
 }

@@ -368,12 +368,12 @@ static void look(struct tb_gc *gc, struct tb_slice k, struct tb_slice v)
 }
 
 /* recount: a segment whose counter says other than its rows do is counted anew. What changed while the scan went on is
- * left to the next one. */
+ * left to the next one; so is everything if a body went from its blob's row to its own (dedup.c): it was seen twice. */
 static void recount(struct tb_gc *gc, const struct gc_victim *v)
 {
     struct tb_shard *s = gc->s;
     struct tb_disk_seg now = seg_get(gc, v->segment);
-    if (v->more || now.live != v->live || now.live == v->found)
+    if (v->more || now.live != v->live || now.live == v->found || s->x.bodies_moved != gc->bodies_moved)
         return;
     struct tb_pay_segment p = {.segment = v->segment, .total = now.total, .live = v->found};
     if (tb_shard_admit(s, sizeof(p), 1, ADMIT_SMALL) != TB_OK)
@@ -471,6 +471,7 @@ static void pass_begin(struct tb_gc *gc)
     gc->phase = TB_GC_SCAN;
     gc->chunk_floor = atomic_load(&gc->s->store->queue_unsettled) != 0 ? 0 : tb_pin_chunk_floor(&gc->s->pins);
     gc->scan_db = TB_DB_BLOB;
+    gc->bodies_moved = gc->s->x.bodies_moved;
     tb_key_begin(&gc->scan_key);
     tb_key_bytes(&gc->scan_key, tb_slice("\0", 1));
     later(gc, 0, scan_slice);

@@ -89,7 +89,8 @@ struct tb_gc {
     struct gc_kept *kept; /* owned */
     size_t kept_n, kept_cap;
     enum tb_db scan_db;
-    uint64_t chunk_floor; /* chunks of unfinished uploads, when the scan began */
+    uint64_t bodies_moved; /* when the scan began */
+    uint64_t chunk_floor;  /* chunks of unfinished uploads, when the scan began */
     struct tb_key scan_key;
     struct gc_item *item; /* owned */
     size_t items, items_cap, cursor;

@@ -85,6 +85,7 @@ struct tb_applier { /* everything apply() may look at and change (S9) */
     const void *frame_cache_data; /* borrowed from the record */
     uint32_t touched_hash[256];   /* (acct, mbox) pairs met since the last checkpoint, lossy: feeds dirty_pages */
     uint64_t bad;                 /* stored messages in quarantine */
+    uint64_t bodies_moved;        /* from their blob's row to rows of their own, since it was opened */
     uint64_t dirty_pages;         /* upper estimate of index pages dirtied since the last checkpoint */
     uint64_t dirty_bytes;         /* of entries that lie side by side; becomes dirty_pages at the record's end */
 };

@@ -25,6 +25,7 @@ static const struct {
     {"gc_moved_bytes", "moved by GC since start", true},
     {"gc_freed_segments", "segments freed", false},
     {"gc", "GC", false},
+    {"scrub_damage", "damage found by scrubs", false},
     {"deliveries", "deliveries since start", false},
     {"records", "records since start", false},
     {"log_frames", "log frames since start", false},

@@ -43,6 +43,7 @@ static const struct command commands[] = {
     {"gc", "", 0, OPT_ALL, 0, gc_now, "give the space of deleted mail back now"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
     {"check", "", 0, OPT_REPAIR, 0, check_store, "read the whole store and say what is wrong with it"},
+    {"scrub", "", 0, 0, 0, scrub_now, "read and verify everything now, while the store serves"},
     {"rebuild-index", "", 0, OPT_SHARD, 0, rebuild_index, "make the indexes again from their copies and the logs"},
     {"backup", "DEST", 1, OPT_RATE | OPT_KEEP | OPT_KEEP_DAYS, 0, backup_make,
      "copy what is new in the store to DEST, while it serves"},

@@ -96,6 +96,7 @@ void account_undelete(struct tool *t);
 void account_deleted(struct tool *t);
 void check_store(struct tool *t);
 void rebuild_index(struct tool *t);
+void scrub_now(struct tool *t);
 void config_check(struct tool *t);
 void config_dump(struct tool *t);
 void init_dir(struct tool *t);

@@ -244,6 +244,8 @@ static enum tb_rc recover_once(struct tb_shard *s, struct tb_error *err)
     if (rc == TB_OK)
         rc = tb_gc_open(s, err);
     if (rc == TB_OK)
+        rc = tb_scrub_open(s, err);
+    if (rc == TB_OK)
         tb_log(TB_LOG_INFO, "shard=%u recovered epoch=%u replayed_bytes=%llu accounts=%llu messages=%llu", s->number,
                s->epoch, (unsigned long long)(s->replayed.end - from.end), (unsigned long long)s->x.state.accounts,
                (unsigned long long)s->x.state.messages);
@@ -351,6 +353,7 @@ void tb_shard_drop(struct tb_shard *s)
         s->bucket[i] = NULL;
     }
     tb_gc_close(s);
+    tb_scrub_close(s);
     unload(s);
     s->ckpt_phase = CKPT_IDLE;
     s->index_full = s->want_checkpoint = false;
@@ -373,7 +376,7 @@ void tb_shard_close(struct tb_shard *s)
 bool tb_shard_idle(const struct tb_shard *s)
 {
     return tb_log_idle(s->log) && s->ckpt_phase != CKPT_SYNCING && s->ckpt_phase != CKPT_WRITING && !s->reserving &&
-           s->copies == NULL && s->compares == 0 && tb_gc_quiet(s);
+           s->copies == NULL && s->compares == 0 && tb_gc_quiet(s) && tb_scrub_quiet(s);
 }
 
 struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)
@@ -659,4 +662,5 @@ void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat
     out->bad_reads = s->bad_reads;
     out->bad_cached = tb_index_soft(s->ix);
     tb_gc_stat(s, out);
+    tb_scrub_stat(s, out);
 }

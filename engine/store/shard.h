@@ -190,6 +190,7 @@ struct tb_shard {
     struct tb_rotation *rotation; /* owned */
     unsigned compares;            /* bodies being compared with stored ones: dedup.c */
     struct tb_gc *gc;             /* owned */
+    struct tb_scrub *scrub;       /* owned */
 };
 
 struct tb_worker {
@@ -330,6 +331,14 @@ void tb_rotation_close(struct tb_shard *s);
 void tb_rotation_tick(struct tb_shard *s);
 /* tb_rotation_want: newer copies would let space be freed (their pins hold it): make one at the next tick. */
 void tb_rotation_want(struct tb_shard *s);
+
+/* scrub.c: reading everything, slowly. */
+enum tb_rc tb_scrub_open(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;
+void tb_scrub_close(struct tb_shard *s);
+void tb_scrub_tick(struct tb_shard *s);
+void tb_scrub_cancel(struct tb_shard *s); /* the shard stops: end soon */
+bool tb_scrub_quiet(const struct tb_shard *s);
+void tb_scrub_stat(struct tb_shard *s, struct tb_shard_stat *out);
 
 /* gc.c: segment garbage collection. */
 enum tb_rc tb_gc_open(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;

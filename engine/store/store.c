@@ -317,6 +317,7 @@ static void tick(struct tb_op *op)
         tb_checkpoint_tick(s);
         tb_rotation_tick(s);
         tb_gc_tick(s);
+        tb_scrub_tick(s);
     }
     w->ticking = true;
     tb_io_timer(w->io, &w->tick_op, more ? TICK_BUSY_NS : TICK_NS);
@@ -368,12 +369,13 @@ static void stop_step(struct tb_worker *w)
         struct tb_shard *s = w->store->shard[i];
         if (s->failed) {
             tb_gc_cancel(s);
+            tb_scrub_cancel(s);
             tb_revive_stop(s);
             quiet = quiet && s->state != SHARD_TELLING && !s->reviving && tb_shard_idle(s);
             continue;
         }
         bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0 &&
-                     s->copies == NULL && s->compares == 0 && tb_gc_quiet(s);
+                     s->copies == NULL && s->compares == 0 && tb_gc_quiet(s) && tb_scrub_quiet(s);
         if (clean && s->confirmed != tb_log_end(s->log)) {
             s->want_checkpoint = true;
             tb_log_boundary(s->log);
@@ -415,6 +417,7 @@ void tb_worker_stop(struct tb_worker *w, struct tb_op *op)
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers) {
         tb_copies_cancel(w->store->shard[i]);
         tb_gc_cancel(w->store->shard[i]);
+        tb_scrub_cancel(w->store->shard[i]);
     }
     w->stop_op = op;
     stop_step(w);
@@ -436,6 +439,7 @@ static void abandon(struct tb_worker *w)
             s->failed = true;
             tb_copies_cancel(s);
             tb_gc_cancel(s);
+            tb_scrub_cancel(s);
             tb_revive_stop(s);
             if (s->state == SHARD_TELLING && tb_worker_forget(w, &s->revive_op))
                 s->reviving = false; /* nobody is left to be told */

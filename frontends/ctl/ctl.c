@@ -30,6 +30,7 @@ static const struct ctl_verb verbs[] = {
     {"mailbox delete", ctl_mailbox_delete},
     {"mailbox list", ctl_mailbox_list},
     {"mailbox retention", ctl_mailbox_retention},
+    {"scrub", ctl_scrub},
     {"stat", ctl_stat},
     {"undelete", ctl_undelete},
     {"undelete list", ctl_undelete_list},

@@ -20,7 +20,8 @@ struct stat_job {
     X(accounts) X(mailboxes) X(messages) X(raw_bytes) X(stored_raw_bytes) X(shared_raw_bytes) X(log_used_bytes) \
     X(log_file_bytes) X(index_used_bytes) X(index_file_bytes) X(log_writes) X(log_frames) X(checkpoints) \
     X(records) X(deliveries) X(quarantined) X(bad_reads) X(bad_cached) \
-    X(gc_dead_bytes) X(gc_waiting) X(gc_moved_bytes) X(gc_freed_segments) X(gc_bad) X(gc_repaired)
+    X(gc_dead_bytes) X(gc_waiting) X(gc_moved_bytes) X(gc_freed_segments) X(gc_bad) X(gc_repaired) \
+    X(scrub_damage) X(scrub_rounds)
 /* clang-format on */
 
 static const char *const gc_words[] = {

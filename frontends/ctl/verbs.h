@@ -52,6 +52,7 @@ void ctl_mailbox_create(struct ctl *x);
 void ctl_mailbox_delete(struct ctl *x);
 void ctl_mailbox_retention(struct ctl *x);
 void ctl_gc(struct ctl *x);
+void ctl_scrub(struct ctl *x);
 void ctl_stat(struct ctl *x);
 void ctl_undelete(struct ctl *x);
 void ctl_undelete_list(struct ctl *x);

@@ -31,8 +31,12 @@ struct tb_shard_stat {
     uint64_t index_file_bytes;
     uint64_t log_writes, log_frames, checkpoints, records, deliveries; /* since start */
     uint64_t position, durable, applied_confirmed;
-    uint64_t quarantined;           /* stored messages known to be damaged */
-    uint64_t bad_reads, bad_cached; /* damage met since start: pieces of messages; cached envelopes */
+    bool scrub_running;
+    uint32_t scrub_percent;              /* of the round under way */
+    uint64_t scrub_damage, scrub_rounds; /* findings, whole rounds, since start */
+    int64_t scrub_finished;              /* when the last whole round ended, since 1970; 0: never */
+    uint64_t quarantined;                /* stored messages known to be damaged */
+    uint64_t bad_reads, bad_cached;      /* damage met since start: pieces of messages; cached envelopes */
     uint32_t epoch, format;
     uint32_t gc_phase;      /* TB_GC_ */
     bool gc_running;        /* on demand: not over yet */
@@ -51,5 +55,11 @@ struct tb_shard_stat {
 void tb_gc_start(struct tb_worker *owner, uint32_t shard, bool all);
 /* tb_shard_stat: numbers of one shard. Owner of that shard only (reach it by tb_call, always set). */
 void tb_shard_stat(struct tb_worker *owner, uint32_t shard, struct tb_shard_stat *out);
+
+/*
+ * tb_scrub_start: read all of a shard now, at full speed: every frame, page and value. Owner of that shard only;
+ * tb_shard_stat tells how it goes (scrub_running ends).
+ */
+void tb_scrub_start(struct tb_worker *owner, uint32_t shard);
 
 #endif

@@ -44,6 +44,7 @@ struct tb_store_config {
     uint32_t trash_days;     /* deleted mail is kept for; 0 = purge at the next turn */
     uint64_t copy_log_bytes; /* a new copy of the index after so much log; 0: 1 GiB */
     uint32_t copy_hours;     /* and when the newest is so old; 0: not for its age */
+    uint32_t scrub_days;     /* everything is read and verified within so many days; 0: never */
     uint64_t gc_rate;        /* bytes a second that a shard's GC reads and writes; 0: 8 MiB */
     uint32_t gc_min_dead;    /* percent of a segment that must be dead before it is rewritten; 0: 40 */
     /*

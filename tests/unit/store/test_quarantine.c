@@ -1,6 +1,7 @@
 /*
  * test_quarantine.c: a stored message whose bytes went bad answers for itself alone: it is refused before a byte of it
- * is told, remembered over a crash, and served again when its bytes are good again.
+ * is told, remembered over a crash, and served again when its bytes are good again. A scrub finds it unasked, and an
+ * index that rots is made again.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -260,12 +261,83 @@ static void test_gone(void **state)
     world_end(&x);
 }
 
+static void scrub(struct world *x)
+{
+    struct tb_shard_stat st = {.scrub_running = true};
+    tb_scrub_start(x->w, 0);
+    for (int i = 0; i < 10000 && st.scrub_running && !x->store->shard[0]->failed; i++) {
+        (void)tb_worker_turn(x->w, true);
+        tb_shard_stat(x->w, 0, &st);
+    }
+    assert_true(!st.scrub_running || x->store->shard[0]->failed);
+}
+
+/* test_scrub_log: what no reader has asked for is found by the scrub, and its neighbours are left alone. */
+static void test_scrub_log(void **state)
+{
+    struct world x = {0};
+    struct tb_shard_stat st;
+    (void)state;
+    world_new(&x);
+    scrub(&x);
+    tb_shard_stat(x.w, 0, &st);
+    assert_int_equal(st.scrub_damage, 0);
+    assert_int_equal(st.scrub_rounds, 1);
+    flip(&x, 4);
+    flip(&x, LARGE);
+    scrub(&x);
+    tb_shard_stat(x.w, 0, &st);
+    assert_int_equal(st.scrub_damage, 2);
+    assert_int_equal(st.scrub_rounds, 2);
+    assert_int_equal(st.quarantined, 2);
+    for (unsigned uid = 1; uid <= MESSAGES; uid++)
+        assert_int_equal(read_from(&x, uid, 0), uid == 4 || uid == LARGE ? TB_CORRUPT : TB_OK);
+    world_end(&x);
+}
+
+/* rot: the last byte of every leaf page of the index, free ones included. */
+static void rot(struct world *x)
+{
+    char path[100];
+    uint8_t page[4096];
+    (void)snprintf(path, sizeof(path), "%s/shard-00/index.mdb", x->dir);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    for (off_t at = 2 * 4096; pread(fd, page, sizeof(page), at) == sizeof(page); at += 4096) {
+        if (tb_get_le16(page + 10) != 2 || tb_get_le64(page) != (uint64_t)at / 4096)
+            continue;
+        page[4095] ^= 1;
+        assert_int_equal(pwrite(fd, page + 4095, 1, at + 4095), 1);
+    }
+    close(fd);
+}
+
+/* test_scrub_index: damage in the index: the shard fails closed, its index is made again, and nothing is missing. */
+static void test_scrub_index(void **state)
+{
+    struct world x = {0};
+    (void)state;
+    world_new(&x);
+    tb_view_close(x.v);
+    tb_account_close(x.a);
+    rot(&x);
+    scrub(&x);
+    struct tb_shard *s = x.store->shard[0];
+    assert_true(s->failed);
+    for (int i = 0; i < 10000 && s->failed; i++)
+        (void)tb_worker_turn(x.w, true);
+    assert_false(s->failed);
+    box_open(&x);
+    for (unsigned uid = 1; uid <= MESSAGES; uid++)
+        assert_int_equal(read_from(&x, uid, 0), TB_OK);
+    world_end(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_small),
-        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_small),     cmocka_unit_test(test_large),       cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_scrub_log), cmocka_unit_test(test_scrub_index),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,6 +30,7 @@ enum {
     SCAN_ROWS = 512,
     MIN_DEAD = 40, /* percent */
     ROWS_BYTES_MAX = 4096,
+    TIGHT_BYTES = 256 << 10,
     KEPT_S = 600,
     KEPT_CHUNKS_S = 5,
     KEPT_BAD_S = 86400,
@@ -268,19 +269,24 @@ static void pick(struct tb_gc *gc)
     size_t n = 0;
     bool tight;
     uint64_t floor = tb_pin_floor(&s->pins) / s->x.segment_bytes;
-    uint64_t space = tb_log_space(s->log, &tight), room = s->x.segment_bytes, reserve = tb_log_group_bytes_max(s->log);
+    uint64_t space = tb_log_space(s->log, &tight), room = s->x.segment_bytes,
+             reserve = tb_log_group_bytes_max(s->log) + TIGHT_BYTES;
     uint32_t end = segment_of(gc, s->confirmed); /* those behind are written to, or recovery would read them */
     if (gc->until != 0 && segment_of(gc, gc->until) < end)
         end = segment_of(gc, gc->until);
     for (uint32_t at = 0; tb_log_next_segment(s->log, at, &c.segment) && c.segment < end; at = c.segment + 1) {
         uint64_t live = seg_get(gc, c.segment).live;
         c.live = live < s->x.segment_bytes ? live : s->x.segment_bytes;
-        if (worth(gc, c.segment, c.live, &c.score) && !is_clean(gc, c.segment) && !is_kept(gc, c.segment) &&
-            !is_victim(gc, c.segment) && (c.live == 0 || (!tight && gc->clean_n < GC_VICTIMS_MAX) || floor > c.segment))
+        if (!worth(gc, c.segment, c.live, &c.score) || is_clean(gc, c.segment) || is_kept(gc, c.segment) ||
+            is_victim(gc, c.segment))
+            continue;
+        if (c.live == 0 || (!tight && gc->clean_n < GC_VICTIMS_MAX) || floor > c.segment)
             offer(best, &n, c);
+        else
+            tb_rotation_want(s); /* newer copies of the index need less of the log */
     }
     if (tight)
-        room = space > 2 * reserve ? space - 2 * reserve : 0;
+        room = space > reserve ? space - reserve : 0;
     for (size_t i = 0; i < n && gc->victims < GC_VICTIMS_MAX; i++) {
         if (best[i].live > room && (tight || gc->victims > gc->moved_n))
             continue;

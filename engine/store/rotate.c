@@ -87,6 +87,26 @@ static unsigned pick(const struct tb_rotation *r, bool newest)
     return best;
 }
 
+/*
+ * give_up: the disk is full and GC waits for a newer copy: the older one goes, durably, and gives it its room. The
+ * newer one stays.
+ */
+static bool give_up(struct tb_shard *s)
+{
+    struct tb_rotation *r = s->rotation;
+    char path[TB_COPY_PATH];
+    unsigned older = pick(r, false);
+    if (!r->copy[older].valid)
+        return false;
+    tb_copy_path(s->dir, older, path);
+    if (tb_io_unlink(s->worker->io, path) < 0 || tb_io_sync_dir(s->worker->io, s->dir) < 0)
+        return false;
+    tb_log(TB_LOG_WARN, "shard=%u the older index copy gives its room to a new one: the disk is full", s->number);
+    tb_pin_remove(&s->pins, r->copy[older].applied);
+    r->copy[older].valid = false;
+    return true;
+}
+
 static void made(struct tb_op *op)
 {
     struct tb_shard *s = op->user;
@@ -97,6 +117,8 @@ static void made(struct tb_op *op)
         r->failed = false;
         tb_log(TB_LOG_INFO, "shard=%u index copied number=%u bytes=%llu position=%llu", s->number, r->number,
                (unsigned long long)r->job.head.pages * TB_COPY_PAGE, (unsigned long long)r->job.head.ckpt.applied);
+    } else if (op->rc == TB_NOSPACE && r->wanted && !s->failed && give_up(s)) {
+        r->failed = false; /* at the next tick */
     } else if (op->rc != TB_CANCELLED) {
         r->failed = true;
         tb_log(TB_LOG_WARN, "shard=%u %s; it is tried again in a minute", s->number, r->job.err.text);

@@ -156,6 +156,13 @@ static const struct tb_codec_dict *dict_of(const struct tb_codec *c, uint16_t id
     return id - (size_t)TB_DICT_TRAINED_MIN < c->known_n ? c->known[id - TB_DICT_TRAINED_MIN] : NULL;
 }
 
+bool tb_codec_knows(const struct tb_codec *c, uint16_t dict)
+{
+    uint16_t id = dict & (uint16_t)~TB_DICT_B64;
+
+    return dict == TB_DICT_RAW || id == TB_DICT_NONE || dict_of(c, id) != NULL;
+}
+
 uint16_t tb_codec_in_use(const struct tb_codec *c, enum tb_codec_role role)
 {
     return c->newest[role]->id;

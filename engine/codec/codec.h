@@ -53,7 +53,22 @@ struct tb_slice tb_codec_dict_bytes(const struct tb_codec_dict *d);
  */
 enum tb_rc tb_codec_learn(struct tb_codec *c, const struct tb_codec_dict *d) TB_USE_RESULT;
 enum tb_rc tb_codec_adopt(struct tb_codec *c, const struct tb_codec_dict *d) TB_USE_RESULT;
+bool tb_codec_knows(const struct tb_codec *c, uint16_t dict); /* could a frame with this id be read? */
 uint16_t tb_codec_in_use(const struct tb_codec *c, enum tb_codec_role role);
+
+struct tb_training {             /* what came of it */
+    struct tb_codec_dict *dict;  /* the caller's */
+    size_t samples, held_out;    /* it was trained from; it was tried on */
+    uint64_t raw, before, after; /* bytes of those held out: as they are, with the dictionary in use, with this one */
+};
+/*
+ * tb_codec_train: a dictionary from samples (in random order; a quarter is held out), and what it is worth.
+ *   current  what to compare with: the one in use, or NULL: the built-in one
+ * OK, whether it is any better or not; NOTFOUND: too few samples, or nothing repeats in them; LIMIT without memory.
+ * Takes about a second: for a helper thread.
+ */
+enum tb_rc tb_codec_train(uint16_t id, enum tb_codec_role role, const struct tb_codec_dict *current,
+                          const struct tb_slice *samples, size_t n, struct tb_training *out) TB_USE_RESULT;
 
 /* tb_codec_bound: the most bytes tb_codec_compress can write for len input bytes. */
 size_t tb_codec_bound(size_t len);

@@ -224,6 +224,101 @@ static void threads_share_dictionaries(void **state)
     }
 }
 
+/* ---- dictionaries of the store's own ---- */
+
+enum { SAMPLES = 400, SAMPLE = 900 };
+
+/* Samples that share phrases no built-in dictionary has; mostly noise if there is nothing to learn. */
+static void make_samples(struct tb_slice *v, char *room, bool learnable)
+{
+    uint64_t rnd = 4711;
+    char phrase[32][40];
+
+    for (size_t i = 0; i < TB_ARRAY_LEN(phrase); i++)
+        fill_noise(phrase[i], sizeof(phrase[i]), i + 1);
+    for (size_t i = 0; i < SAMPLES; i++) {
+        char *to = room + i * SAMPLE;
+
+        fill_noise(to, SAMPLE, 1000 + i);
+        for (size_t at = 0; learnable && at + 50 < SAMPLE; at += 50)
+            memcpy(to + at, phrase[next(&rnd) % TB_ARRAY_LEN(phrase)], 40);
+        v[i] = tb_slice(to, SAMPLE);
+    }
+}
+
+static void a_trained_dictionary_wins(void **state)
+{
+    struct tb_slice v[SAMPLES];
+    char *room = malloc((size_t)SAMPLES * SAMPLE);
+    struct tb_codec *other = tb_codec_new();
+    struct tb_codec_dict *made[TB_ROLES];
+    struct tb_training t;
+    uint16_t dict;
+    size_t n;
+
+    (void)state;
+    assert_non_null(room);
+    assert_non_null(other);
+    make_samples(v, room, true);
+    for (int role = 0; role < TB_ROLES; role++) {
+        struct tb_codec *c = tb_codec_new();
+
+        assert_non_null(c);
+        assert_int_equal(tb_codec_train((uint16_t)(16 + role), (enum tb_codec_role)role, NULL, v, SAMPLES, &t), TB_OK);
+        assert_int_equal(t.samples, SAMPLES * 3 / 4);
+        assert_int_equal(t.held_out, SAMPLES / 4);
+        assert_int_equal(t.raw, SAMPLES / 4 * SAMPLE);
+        assert_true(t.after < t.before * 7 / 10);
+        assert_false(tb_codec_knows(c, (uint16_t)(16 + role)));
+        assert_int_equal(tb_codec_adopt(c, t.dict), TB_OK);
+        assert_int_equal(tb_codec_in_use(c, (enum tb_codec_role)role), 16 + role);
+        memcpy(src, room, SAMPLE);
+        n = round_trip(c, (enum tb_codec_role)role, 0, SAMPLE, &dict);
+        assert_int_equal(dict, 16 + role);
+        assert_true(n < SAMPLE / 2);
+        assert_int_equal(tb_codec_decompress(other, dict, tb_slice(dst, n), back, SAMPLE), TB_CORRUPT);
+        assert_int_equal(tb_codec_learn(other, t.dict), TB_OK); /* reads, but does not write with it */
+        assert_true(tb_codec_knows(other, dict));
+        assert_int_equal(tb_codec_decompress(other, dict, tb_slice(dst, n), back, SAMPLE), TB_OK);
+        assert_memory_equal(back, src, SAMPLE);
+        assert_int_equal(tb_codec_in_use(other, (enum tb_codec_role)role), role + 1);
+        assert_true(round_trip(c, (enum tb_codec_role)role, 6, SAMPLE, &dict) < SAMPLE / 2);
+        tb_codec_free(c);
+        made[role] = t.dict;
+    }
+    tb_codec_free(other);
+    for (int role = 0; role < TB_ROLES; role++)
+        tb_codec_dict_free(made[role]);
+    free(room);
+}
+
+static void training_that_cannot_help(void **state)
+{
+    struct tb_slice v[SAMPLES];
+    char *room = malloc((size_t)SAMPLES * SAMPLE);
+    struct tb_training t;
+    struct tb_codec_dict *d = NULL;
+
+    (void)state;
+    assert_non_null(room);
+    make_samples(v, room, false);
+    if (tb_codec_train(16, TB_ROLE_BODY, NULL, v, SAMPLES, &t) == TB_OK) {
+        assert_true(t.after > t.before * 97 / 100);
+        tb_codec_dict_free(t.dict);
+    }
+    assert_int_equal(tb_codec_train(16, TB_ROLE_BODY, NULL, v, 20, &t), TB_NOTFOUND);
+    for (size_t i = 0; i < SAMPLES; i++)
+        v[i] = v[0]; /* one message many times is one sample */
+    assert_int_equal(tb_codec_train(16, TB_ROLE_BODY, NULL, v, SAMPLES, &t), TB_NOTFOUND);
+    assert_int_equal(tb_codec_dict_new(16, TB_ROLE_BODY, TB_SLICE("no dictionary at all"), &d), TB_CORRUPT);
+    assert_int_equal(tb_codec_dict_new(16, TB_ROLE_BODY, tb_slice(tb_dict_body_1, 40), &d), TB_CORRUPT);
+    assert_int_equal(tb_codec_dict_new(15, TB_ROLE_BODY, tb_slice(tb_dict_body_1, tb_dict_body_1_len), &d), TB_CORRUPT);
+    assert_int_equal(tb_codec_dict_new(0x7fff, TB_ROLE_BODY, tb_slice(tb_dict_body_1, tb_dict_body_1_len), &d),
+                     TB_CORRUPT);
+    assert_null(d);
+    free(room);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -232,6 +327,8 @@ int main(void)
         cmocka_unit_test(damaged_frames),
         cmocka_unit_test(released_dictionaries_stay),
         cmocka_unit_test(threads_share_dictionaries),
+        cmocka_unit_test(a_trained_dictionary_wins),
+        cmocka_unit_test(training_that_cannot_help),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -32,6 +32,10 @@ static char *cell(const json_t *v)
     tb_buf_init(&b, 1 << 20);
     if (json_is_integer(v)) {
         tb_buf_u64(&b, (uint64_t)json_integer_value(v));
+    } else if (json_is_real(v)) {
+        char tenths[64];
+        (void)snprintf(tenths, sizeof(tenths), "%.1f", json_real_value(v));
+        tb_buf_str(&b, tenths);
     } else if (json_is_boolean(v)) {
         tb_buf_str(&b, json_is_true(v) ? "yes" : "no");
     } else if (json_is_string(v)) {

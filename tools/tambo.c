@@ -49,6 +49,8 @@ static const struct command commands[] = {
      "copy what is new in the store to DEST, while it serves"},
     {"restore", "DEST", 1, OPT_TO | OPT_AT | OPT_ACCOUNT | OPT_MAILBOX | OPT_UID | OPT_LIST, 0, backup_restore,
      "make a new store out of a backup"},
+    {"dict list", "", 0, 0, 0, dict_list, "list the dictionaries that the store made from its mail"},
+    {"dict train", "", 0, 0, 0, dict_train, "make new ones now, if they save more than 3 %"},
     {"config check", "", 0, 0, 0, config_check, "is the configuration good?"},
     {"config dump", "", 0, 0, 0, config_dump, "every setting as it stands, and where it comes from"},
     {"version", "", 0, 0, 0, version_show, "print the version, and the formats of stores that it opens"},

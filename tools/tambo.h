@@ -94,6 +94,8 @@ void stat_show(struct tool *t);
 void undelete(struct tool *t);
 void account_undelete(struct tool *t);
 void account_deleted(struct tool *t);
+void dict_list(struct tool *t);
+void dict_train(struct tool *t);
 void check_store(struct tool *t);
 void rebuild_index(struct tool *t);
 void scrub_now(struct tool *t);

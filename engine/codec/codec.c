@@ -23,7 +23,8 @@
 
 enum {
     DICT_INPUT_BYTES = 256 << 10, /* from here on none: zstd has warmed up; 0.3 % for 10 % more time */
-    HASH_LOG_FAST = 12            /* 16 KiB to copy; 13 is 2 % smaller and 8 % slower, attached is 3 % and 20 % */
+    HASH_LOG_FAST = 12,           /* 16 KiB to copy; 13 is 2 % smaller and 8 % slower, attached is 3 % and 20 % */
+    HASH_LOG_TRAINED = 13         /* there is more to find */
 };
 
 struct fast {    /* a dictionary with room for a piece behind it */
@@ -68,7 +69,8 @@ static enum tb_rc fast_make(struct fast *f, const struct tb_codec_dict *d)
         return TB_LIMIT;
     memcpy(made.bytes, d->bytes.ptr, d->bytes.len);
     made.room = made.bytes + d->bytes.len;
-    made.digest = tb_dict_digest(tb_slice(made.bytes, d->bytes.len), d->role, TB_LEVEL_DELIVERY, HASH_LOG_FAST);
+    made.digest = tb_dict_digest(tb_slice(made.bytes, d->bytes.len), d->role, TB_LEVEL_DELIVERY,
+                                 d->own ? HASH_LOG_TRAINED : HASH_LOG_FAST);
     if (!made.digest) {
         fast_free(&made);
         return TB_LIMIT;
@@ -234,7 +236,7 @@ static enum tb_rc inflate(struct tb_codec *c, uint16_t id, struct tb_slice frame
     size_t n;
 
     if (id != TB_DICT_NONE && (d = dict_of(c, id)) == NULL)
-        return TB_CORRUPT;
+        return TB_NOTFOUND;
     if (!d)
         n = ZSTD_decompressDCtx(c->decompress, dst, len, frame.ptr, frame.len);
     else

@@ -81,8 +81,9 @@ size_t tb_codec_bound(size_t len);
 size_t tb_codec_compress(struct tb_codec *c, enum tb_codec_role role, int level, struct tb_slice src, void *dst,
                          uint16_t *dict);
 /*
- * tb_codec_decompress: exactly raw_len bytes into dst, or CORRUPT (bad frame, other size, unknown dictionary). Bounded
- * by raw_len whatever the frame claims. LIMIT without memory.
+ * tb_codec_decompress: exactly raw_len bytes into dst, or CORRUPT (bad frame, other size); NOTFOUND: its dictionary is
+ * not known here, so nothing can be said of the frame. Bounded by raw_len whatever the frame claims. LIMIT without
+ * memory.
  */
 enum tb_rc tb_codec_decompress(struct tb_codec *c, uint16_t dict, struct tb_slice frame, void *dst,
                                size_t raw_len) TB_USE_RESULT;

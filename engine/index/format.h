@@ -139,6 +139,19 @@ enum { TB_HASH_KEY_MAX = 16 };
 
 enum { TB_BODYX_PIECES = 160 }; /* pieces per bodyx value */
 
+struct tb_disk_dict { /* a dictionary of the store's own; also the head of a DICT record and in its file (lsn 0 there)
+                       */
+    uint16_t id;
+    uint8_t role, reserved; /* 0 header, 1 body, 2 cache */
+    uint32_t len;
+    uint64_t lsn;           /* of its bytes in the log; they may be gone: the file has them too */
+    int64_t created;        /* seconds since 1970 */
+    uint64_t blobs;         /* messages that the shard had ever stored that it was trained on */
+    uint64_t before, after; /* bytes of the samples it was tried on, with the one in use before and with this one */
+    uint8_t sha256[32];     /* of its bytes */
+};
+_Static_assert(sizeof(struct tb_disk_dict) == 80, "dict");
+
 struct tb_disk_seg {
     uint64_t total, live; /* bytes of blobs and chunks */
     uint32_t state, reserved;

@@ -833,6 +833,20 @@ static enum tb_rc apply_chunk(struct tb_applier *x, const struct tb_record *r)
     return r->payload.len < sizeof(struct tb_pay_chunk) ? TB_CORRUPT : TB_OK;
 }
 
+static enum tb_rc apply_dict(struct tb_applier *x, const struct tb_record *r)
+{
+    struct tb_disk_dict row;
+    struct tb_key k;
+    if (!fixed(r->payload, &row, sizeof(row)) || row.len != r->payload.len - sizeof(row) ||
+        row.id < TB_DICT_TRAINED_MIN || row.id > TB_DICT_TRAINED_MAX || row.role >= TB_ROLES)
+        return TB_CORRUPT;
+    row.lsn = r->lsn + sizeof(row);
+    tb_key_begin(&k);
+    tb_key_u16(&k, row.id);
+    tb_index_put(x->ix, TB_DB_DICT, tb_key_slice(&k), tb_slice(&row, sizeof(row)));
+    return TB_OK;
+}
+
 static enum tb_rc apply_time(struct tb_applier *x, const struct tb_record *r)
 {
     struct tb_pay_time p;
@@ -911,6 +925,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_FORGET] = apply_forget,
     [TB_REC_TIME] = apply_time,
     [TB_REC_SKIP] = tb_apply_skip,
+    [TB_REC_DICT] = apply_dict,
     [TB_REC_QUARANTINE] = apply_quarantine,
     [TB_REC_UNEXPUNGE] = tb_apply_unexpunge,
     [TB_REC_UNDELETE] = tb_apply_undelete,

@@ -161,8 +161,12 @@ static enum tb_rc check_shard(struct check_all *a, uint32_t number, struct tb_er
 {
     char dir[TB_PATH], log_dir[TB_PATH + 8];
     struct tb_disk_ckpt ckpt;
-    struct tb_check_shard c = {
-        .opt = a->opt, .stat = a->stat, .io = a->io, .shard = number, .segment_bytes = a->super.segment_bytes};
+    struct tb_check_shard c = {.opt = a->opt,
+                               .stat = a->stat,
+                               .io = a->io,
+                               .shard = number,
+                               .dir = dir,
+                               .segment_bytes = a->super.segment_bytes};
     uint64_t end = 0;
     (void)snprintf(dir, sizeof(dir), "%.990s/shard-%02x", a->dir, number);
     struct tb_log_config cfg = tb_check_log_config(a->io, &a->super, dir, number, log_dir);

@@ -67,6 +67,7 @@ struct tb_check_shard { /* what is looked at, and what is found */
     struct tb_check_stat *stat;
     struct tb_io *io;
     uint32_t shard;
+    const char *dir; /* of the shard */
     uint64_t segment_bytes;
     uint64_t applied; /* the index holds the log up to here */
     uint64_t log_end; /* 0: found by the survey */

@@ -457,6 +457,23 @@ static void entry_bad(struct tb_check_shard *c, struct tb_slice k, struct tb_sli
         tb_check_say(c, false, object, "it is in quarantine", "");
 }
 
+static void entry_dict(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
+{
+    struct tb_disk_dict row;
+    char object[OBJECT], next[OBJECT];
+    if (k.len != 2 || v.len < sizeof(row)) {
+        malformed(c, TB_DB_DICT, "it has a wrong size");
+        return;
+    }
+    memcpy(&row, v.ptr, sizeof(row));
+    (void)named(object, "dictionary %04x", row.id);
+    (void)named(next, "put shard-%02x/dict/%04x back from a backup", c->shard, row.id);
+    if (row.id != tb_get_be16(k.ptr))
+        tb_check_say(c, true, object, "its key says another number", rebuild);
+    if (!tb_dict_file_good(c->io, c->dir, &row))
+        tb_check_say(c, true, object, "its file is missing or damaged: mail stored with it may be unreadable", next);
+}
+
 static void entry_place(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
 {
     struct tb_pay_place p;
@@ -479,7 +496,7 @@ void tb_check_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_sl
         [TB_DB_MSG] = entry_msg,     [TB_DB_CACHE] = entry_cache, [TB_DB_CHG] = entry_chg,
         [TB_DB_BLOB] = entry_blob,   [TB_DB_BODY] = entry_body,   [TB_DB_BODYX] = entry_bodyx,
         [TB_DB_TRASH] = entry_trash, [TB_DB_SEG] = entry_seg,     [TB_DB_KEYWORD] = entry_keyword,
-        [TB_DB_PLACE] = entry_place, [TB_DB_BAD] = entry_bad,
+        [TB_DB_PLACE] = entry_place, [TB_DB_BAD] = entry_bad,     [TB_DB_DICT] = entry_dict,
     };
     struct tb_check_shard *c = user;
     if (db == TB_DB_STATE && tb_slice_eq(key, TB_SLICE("state")) && value.len >= sizeof(c->state)) {

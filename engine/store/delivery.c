@@ -460,18 +460,23 @@ static bool put_part(struct tb_buf *b, struct tb_slice s)
     return !b->failed;
 }
 
+bool tb_cache_write(const struct tb_mime_result *r, struct tb_buf *out)
+{
+    const struct tb_slice part[] = {r->envelope,     r->bodystructure, r->parts,
+                                    r->subject_base, r->references,    r->message_id};
+    bool good = true;
+    for (size_t i = 0; good && i < TB_ARRAY_LEN(part); i++)
+        good = put_part(out, part[i]);
+    return good;
+}
+
 /* squeeze_cache: the entry FETCH is answered from; clen 0 if it is too long to keep. */
 static bool squeeze_cache(struct tb_delivery *d, struct tb_disk_piece *cache)
 {
-    const struct tb_mime_result *r = &d->info;
-    const struct tb_slice part[] = {r->envelope,     r->bodystructure, r->parts,
-                                    r->subject_base, r->references,    r->message_id};
     struct tb_buf raw;
     size_t at;
     tb_buf_init(&raw, TB_CACHE_RAW_MAX);
-    bool good = true;
-    for (size_t i = 0; good && i < TB_ARRAY_LEN(part); i++)
-        good = put_part(&raw, part[i]);
+    bool good = tb_cache_write(&d->info, &raw);
     memset(cache, 0, sizeof(*cache));
     bool stored = !good || squeeze(d, TB_ROLE_CACHE, tb_buf_all(&raw), cache, &at);
     if (stored && cache->clen > TB_CACHE_CLEN_MAX) {

@@ -279,10 +279,15 @@ static void inflate(struct tb_body *b, const char *comp)
     for (uint32_t i = b->load.first; i < b->load.first + b->load.n; i++) {
         const struct tb_disk_piece *p = &b->piece[i];
         enum tb_rc rc = tb_codec_decompress(b->shard->worker->codec, p->dict, tb_slice(comp, p->clen), raw, p->raw_len);
-        if (rc == TB_CORRUPT)
+        if (rc == TB_CORRUPT) {
             refuse(b, i, TB_BAD_INFLATE);
-        else if (rc != TB_OK)
+        } else if (rc == TB_NOTFOUND) { /* not damaged: it can be read again when the dictionary is put back */
+            tb_log(TB_LOG_ERROR, "shard=%u acct=%u mbox=%u uid=%u cannot be read: dictionary %04x is missing",
+                   b->shard->number, b->acct, b->mbox, b->uid, p->dict & 0x7fffu);
+            answer(b, TB_CORRUPT);
+        } else if (rc != TB_OK) {
             answer(b, rc);
+        }
         if (rc != TB_OK)
             return;
         comp += p->clen;

@@ -717,6 +717,8 @@ static void copy_step(struct tb_op *op)
 static void copy_next(struct tb_gc *gc)
 {
     if (gc->cursor < gc->items) {
+        tb_dicts_teach(gc->s->store, gc->codec);
+        tb_dicts_use(gc->s->store, gc->codec);
         offload(gc, tb_gc_copy_work, copied);
         return;
     }

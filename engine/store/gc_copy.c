@@ -236,7 +236,11 @@ static bool one_piece(struct tb_gc *gc, struct gc_item *item, enum tb_codec_role
     const char *comp = fetch(gc, was, &item->bad_why);
     item->bad_why = comp != NULL ? TB_BAD_INFLATE : item->bad_why;
     char *raw = comp != NULL ? tb_buf_reserve(&b->raw, was->raw_len + 1u) : NULL;
-    if (raw == NULL || tb_codec_decompress(gc->codec, was->dict, tb_slice(comp, was->clen), raw, was->raw_len) != TB_OK)
+    enum tb_rc rc = raw == NULL
+                        ? TB_CORRUPT
+                        : tb_codec_decompress(gc->codec, was->dict, tb_slice(comp, was->clen), raw, was->raw_len);
+    item->skipped = rc == TB_NOTFOUND || rc == TB_LIMIT; /* its dictionary is missing: it is not bad, and stays */
+    if (rc != TB_OK)
         return false;
     b->raw.len += was->raw_len;
     b->bytes += was->clen;
@@ -276,7 +280,7 @@ void tb_gc_copy_work(struct tb_op *op)
         raw += item->head.raw_len + (uint64_t)item->own.raw_len;
         if (!one_item(gc, item, b->n)) {
             b->out.len = before;
-            item->skipped = b->out.failed || b->comp.failed || b->raw.failed || b->check.failed;
+            item->skipped = item->skipped || b->out.failed || b->comp.failed || b->raw.failed || b->check.failed;
             item->bad = !item->skipped;
         }
         b->comp.failed = b->raw.failed = b->check.failed = b->out.failed = false;

@@ -199,6 +199,7 @@ struct tb_pay_skip {
     uint32_t uids, mailboxes, accounts, uidvalidities;
 };
 _Static_assert(sizeof(struct tb_pay_skip) == 32, "skip payload");
+/* DICT: a tb_disk_dict (lsn 0), then len bytes. */
 
 struct tb_pay_time { /* TIME: the first record of its frame */
     int64_t ms;      /* since 1970; may be less than the one before, if the clock was set back */

@@ -238,6 +238,8 @@ static enum tb_rc recover_once(struct tb_shard *s, struct tb_error *err)
     if (rc == TB_OK)
         rc = tb_log_harden(s->log, err);
     if (rc == TB_OK)
+        tb_dicts_load(s);
+    if (rc == TB_OK)
         rc = tb_checkpoint_now(s, s->replayed, err);
     if (rc == TB_OK)
         rc = tb_log_start(s->log, err);
@@ -314,6 +316,7 @@ enum tb_rc tb_shard_serve(struct tb_shard *s, struct tb_error *err)
         return tb_error_set(err, TB_IO, 0, "shard %s: %s", s->dir, tb_index_error(s->ix));
     if (tb_rotation_open(s, err) != TB_OK)
         return TB_LIMIT;
+    tb_dicts_teach(s->store, s->worker->codec);
     s->opened_ns = s->ckpt_started_ns = tb_io_now_ns(s->worker->io);
     s->state = SHARD_SERVING;
     s->failed = false;
@@ -376,7 +379,7 @@ void tb_shard_close(struct tb_shard *s)
 bool tb_shard_idle(const struct tb_shard *s)
 {
     return tb_log_idle(s->log) && s->ckpt_phase != CKPT_SYNCING && s->ckpt_phase != CKPT_WRITING && !s->reserving &&
-           s->copies == NULL && s->compares == 0 && tb_gc_quiet(s) && tb_scrub_quiet(s);
+           s->copies == NULL && s->compares == 0 && tb_gc_quiet(s) && tb_scrub_quiet(s) && s->train_ops == 0;
 }
 
 struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)

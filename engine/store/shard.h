@@ -20,6 +20,7 @@
 #include "engine/codec/codec.h"
 #include "engine/index/blocks.h"
 #include "engine/log/log.h"
+#include "engine/store/dict.h"
 #include "engine/store/payload.h"
 #include "engine/store/pins.h"
 
@@ -191,6 +192,10 @@ struct tb_shard {
     unsigned compares;            /* bodies being compared with stored ones: dedup.c */
     struct tb_gc *gc;             /* owned */
     struct tb_scrub *scrub;       /* owned */
+    /* train.c */
+    struct tb_train_job *train;          /* under way here */
+    unsigned train_ops;                  /* its reads and its helper's work, in flight */
+    uint64_t train_tried, train_tick_ns; /* messages ever stored at the last attempt; when */
 };
 
 struct tb_worker {
@@ -225,6 +230,7 @@ struct tb_store {
     pthread_mutex_t super_lock; /* of writing SUPER */
     struct tb_backup *backup;   /* owned: the one under way, or how the last one ended */
     pthread_rwlock_t lock;      /* of the directory */
+    struct tb_dicts dicts;
     struct tb_identity **names; /* sorted by name; owned */
     size_t names_n, names_cap;
 };
@@ -384,6 +390,9 @@ bool tb_image_read(struct tb_slice payload, struct tb_image *out); /* false: it 
 enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, struct tb_delivery_target **targets,
                             size_t n, bool all, const uint8_t *delivery, struct tb_slice queue,
                             uint64_t *queue_id) TB_USE_RESULT;
+/* tb_cache_write: the text of a cache entry; false if it is too long for out. */
+struct tb_mime_result;
+bool tb_cache_write(const struct tb_mime_result *r, struct tb_buf *out);
 void tb_delivery_pool_free(struct tb_worker *w);
 
 /* quarantine.c: stored messages known to be damaged */

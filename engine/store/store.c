@@ -213,6 +213,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
     atomic_init(&st->queue_unsettled, 0);
     (void)pthread_rwlock_init(&st->lock, NULL);
     (void)pthread_mutex_init(&st->super_lock, NULL);
+    tb_dicts_init(&st->dicts);
     enum tb_rc rc = load_super(io, st, err);
     if (rc == TB_OK)
         rc = lock_store(io, st, err);
@@ -231,6 +232,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
         (void)pthread_rwlock_destroy(&st->lock);
         (void)pthread_mutex_destroy(&st->super_lock);
         tb_backup_free(st->backup);
+        tb_dicts_free(&st->dicts);
         free(st);
         return rc;
     }
@@ -249,6 +251,7 @@ void tb_store_close(struct tb_store *store)
     (void)pthread_rwlock_destroy(&store->lock);
     (void)pthread_mutex_destroy(&store->super_lock);
     tb_backup_free(store->backup);
+    tb_dicts_free(&store->dicts);
     free(store);
 }
 
@@ -318,6 +321,7 @@ static void tick(struct tb_op *op)
         tb_rotation_tick(s);
         tb_gc_tick(s);
         tb_scrub_tick(s);
+        tb_train_tick(s);
     }
     w->ticking = true;
     tb_io_timer(w->io, &w->tick_op, more ? TICK_BUSY_NS : TICK_NS);
@@ -355,6 +359,8 @@ enum tb_rc tb_worker_open(struct tb_store *store, uint32_t index, struct tb_io *
 
 void tb_worker_started(struct tb_worker *w)
 {
+    tb_dicts_teach(w->store, w->codec); /* also what shards opened later brought */
+    tb_dicts_use(w->store, w->codec);
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
         if (!w->store->shard[i]->failed)
             tb_queue_resume(w->store->shard[i]);
@@ -375,7 +381,7 @@ static void stop_step(struct tb_worker *w)
             continue;
         }
         bool clean = tb_log_quiet(s->log) && tb_checkpoint_quiet(s) && s->gate_first == NULL && s->fanouts == 0 &&
-                     s->copies == NULL && s->compares == 0 && tb_gc_quiet(s) && tb_scrub_quiet(s);
+                     s->copies == NULL && s->compares == 0 && tb_gc_quiet(s) && tb_scrub_quiet(s) && s->train == NULL;
         if (clean && s->confirmed != tb_log_end(s->log)) {
             s->want_checkpoint = true;
             tb_log_boundary(s->log);

@@ -25,6 +25,8 @@ static const struct ctl_verb verbs[] = {
     {"backup start", ctl_backup_start},
     {"backup stop", ctl_backup_stop},
     {"backup wait", ctl_backup_wait},
+    {"dict list", ctl_dict_list},
+    {"dict train", ctl_dict_train},
     {"gc", ctl_gc},
     {"mailbox create", ctl_mailbox_create},
     {"mailbox delete", ctl_mailbox_delete},

@@ -58,6 +58,8 @@ void ctl_undelete(struct ctl *x);
 void ctl_undelete_list(struct ctl *x);
 void ctl_account_undelete(struct ctl *x);
 void ctl_account_deleted(struct ctl *x);
+void ctl_dict_list(struct ctl *x);
+void ctl_dict_train(struct ctl *x);
 
 /*
  * ctl_passwd_line: one line of a Dovecot passwd-file, "user:{SCHEME}hash:uid:gid:gecos:home:shell:extra".

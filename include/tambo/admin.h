@@ -20,6 +20,42 @@ void tb_account_secret(struct tb_worker *w, struct tb_slice name, struct tb_slic
 void tb_account_delete(struct tb_worker *w, struct tb_slice name, struct tb_op *op);
 
 enum { TB_GC_IDLE, TB_GC_SCAN, TB_GC_READ, TB_GC_COPY };
+/* ---- dictionaries: what the store has learned to compress its own mail with ---- */
+enum { TB_DICT_ROLES = 3 };
+struct tb_dict_info {
+    uint32_t id;
+    const char *role; /* "header", "body", "cache" */
+    uint32_t bytes;
+    int64_t created;        /* seconds since 1970 */
+    uint64_t before, after; /* bytes of mail it was not trained on: with the dictionary before, with this one */
+    uint32_t shards;        /* that have it */
+    bool in_use;            /* for writing */
+};
+/* tb_dict_list: up to max of them, in order of ids; returns how many. Any thread. */
+size_t tb_dict_list(struct tb_store *store, struct tb_dict_info *out, size_t max);
+
+struct tb_dict_trained {
+    const char *role;
+    uint64_t samples, held_out, raw, before, after; /* as tb_dict_info; raw: those held out, uncompressed */
+    uint32_t id;                                    /* adopted as; 0: it is no better by 3 %, or could not be trained */
+};
+struct tb_dict_training { /* the caller's, alive until op.done */
+    struct tb_op op;      /* op.done on the caller's thread */
+    struct tb_dict_trained result[TB_DICT_ROLES];
+    uint64_t messages; /* read */
+    /* private */
+    struct tb_worker *from;
+    struct tb_op hop;
+    uint32_t shard;
+    enum tb_rc rc;
+};
+/*
+ * tb_dict_train: read a sample of a shard's mail, train a dictionary for each role on it, and adopt those that save
+ * more than 3 % of mail they have not seen. It also runs by itself as a shard grows. op.rc: OK; BUSY: one is under way;
+ * NOTFOUND: too little mail; NOSPACE, LIMIT, IO. Any worker may call; takes about a second of a helper thread.
+ */
+void tb_dict_train(struct tb_worker *w, uint32_t shard, struct tb_dict_training *t);
+
 struct tb_shard_stat {
     uint32_t shard;
     uint64_t accounts, mailboxes, messages, raw_bytes; /* raw: as the clients see them, each message once per mailbox */

@@ -39,6 +39,7 @@ struct tb_store_config {
     uint64_t checkpoint_log_bytes; /* 0: 32 MiB */
     uint32_t checkpoint_ms;        /* 0: 5000 */
     bool no_dedup;                 /* store a body that an account has already once more */
+    uint64_t train_after;          /* messages in a shard until a dictionary is first trained on them; 0: 10,000 */
     uint32_t retention_trash_days; /* messages leave mailboxes of this special use after; 0: never */
     uint32_t retention_junk_days;
     uint32_t trash_days;     /* deleted mail is kept for; 0 = purge at the next turn */

@@ -165,6 +165,16 @@ def the_same_with_and_without_a_daemon(d):
 
 
 @check
+def dictionaries(d):
+    assert not d.tambo("dict", "list", "--json").stdout
+    expect(d.tambo("dict", "train", check=False), 67, "", ".*too little mail.*")
+    assert d.stop() == 0
+    assert not d.tambo("dict", "list", "--json").stdout
+    expect(d.tambo("dict", "train", check=False), 67, "", ".*too little mail.*")
+    d.start()
+
+
+@check
 def many_accounts_come_over(d):
     lines = b"".join(b"u%05d@bulk.example:{PLAIN}secret::::::\n" % i for i in range(5000))
     expect(d.tambo("account", "import", "-", stdin=lines), 0, "5000 added, 0 updated, 0 skipped, 0 failed\n", "")

@@ -1,6 +1,6 @@
 /*
- * fuzz_payload.c: the payloads of BLOB and ADD and the images in a QUEUE, as a log might hold them: decoded or refused;
- * what was decoded and is encoded again decodes to the same.
+ * fuzz_payload.c: the payloads of BLOB, ADD and MOVED, the rows in a MOVED and the images in a QUEUE, as a log might
+ * hold them: decoded or refused; what was decoded and is encoded again decodes to the same.
  */
 #include "world.h"
 
@@ -50,16 +50,57 @@ static void image(struct tb_slice in)
         TB_ASSERT(part[i].len == 0 || (part[i].ptr >= in.ptr && part[i].ptr + part[i].len <= in.ptr + in.len));
 }
 
+static void moved(struct tb_slice in, uint8_t flags)
+{
+    struct tb_pay_moved p, again;
+    uint8_t out[TB_MOVED_ENCODED_MAX];
+    struct tb_slice rest = in;
+    if (!tb_moved_decode(&rest, flags, &p))
+        return;
+    TB_ASSERT(rest.len <= in.len);
+    size_t n = tb_moved_encode(&p, flags, out);
+    TB_ASSERT(n <= sizeof(out));
+    rest = tb_slice(out, n);
+    TB_ASSERT(tb_moved_decode(&rest, flags, &again) && rest.len == 0 && memcmp(&again, &p, sizeof(p)) == 0);
+}
+
+static void moved_rows(struct tb_slice in)
+{
+    struct tb_moved_row row, again;
+    struct tb_slice name, rest;
+    uint8_t out[TB_MOVED_ROW_MAX];
+    for (int i = 0; i < TB_MOVED_ROWS_MAX && tb_moved_row_decode(&in, &row); i++) {
+        size_t n = tb_moved_row_encode(&row, out);
+        TB_ASSERT(n <= sizeof(out));
+        rest = tb_slice(out, n);
+        TB_ASSERT(tb_moved_row_decode(&rest, &again) && rest.len == 0 && memcmp(&again, &row, sizeof(row)) == 0);
+        for (uint32_t k = 0; k < row.keywords_n; k++)
+            if (!tb_moved_keyword(&in, &name))
+                return;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     if (n < 2)
         return 0;
     struct tb_slice in = tb_slice(bytes + 2, n - 2);
-    if (bytes[0] % 3 == 0)
+    switch (bytes[0] % 5) {
+    case 0:
         blob(in);
-    else if (bytes[0] % 3 == 1)
+        break;
+    case 1:
         add(in, bytes[1]);
-    else
+        break;
+    case 2:
         image(in);
+        break;
+    case 3:
+        moved(in, bytes[1]);
+        break;
+    default:
+        moved_rows(in);
+        break;
+    }
     return 0;
 }

@@ -18,7 +18,7 @@ import tarfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(HERE)
-PER_TARGET = 60
+PER_TARGET = 80
 BYTES_MAX = 3000
 
 
@@ -311,6 +311,37 @@ def entry(*strings):
     return b"".join(varint(len(s)) + s for s in strings)
 
 
+def later(corpus):
+    """Records that the golden store has none of yet, against the seeds of fuzz_apply: type, flags, payload."""
+    head = varint(5) + varint(5) + varint(0xffff) + b"\0\0\0\0" + varint(1)
+    body = varint(4) + varint(8192) + varint(1) + b"\0\0\0\0" + varint(0)
+    none = varint(0) + varint(0) + varint(0) + b"\0\0\0\0" + varint(0)
+    row_1 = b"".join(varint(n) for n in (1, 1, 1, 1, 0, 3, 2, 2, 8197, 5, 0, 1)) + b"\x05$Work"
+    whole = varint(1) + varint(1) + varint(0) + varint(4194400) + varint(4194405) + head + body
+    whole += varint(0) + varint(1) + varint(len(row_1)) + row_1
+    part = varint(0) + varint(1) + varint(0) + varint(0) + varint(4194405) + none + body + varint(0) * 3
+    records = [
+        (20, 0, whole + b"head bodyX"), (20, 1, part + b"body"), (20, 2, whole + bytes(32)),
+        (23, 0, struct.pack("<IIIIQq", 1, 1, 9, 1, 20, 0) + bytes(64) + struct.pack("<qII", 5, 1, 0)),
+        (24, 0, struct.pack("<q", 1700000000000)), (25, 0, struct.pack("<IIQq", 2, 0, 20, 5) + b"box"),
+        (26, 0, struct.pack("<II", 1, 30)), (27, 0, struct.pack("<QQqIHH", 1, 4194400, 5, 0, 1, 0)),
+        (27, 1, struct.pack("<QQqIHH", 1, 4194400, 5, 0, 1, 0)), (28, 0, struct.pack("<IIQ", 1, 20000, 4)),
+        (29, 0, struct.pack("<IIQQ", 1, 0, 100, 50)), (29, 1, struct.pack("<IIQQ", 1, 0, 0, 0)),
+        (30, 0, struct.pack("<QQIIII", 1000, 1000, 1000, 10, 10, 10)),
+    ]
+    expunge = bytes([5, 0, 1]) + piece(struct.pack("<IIQqII", 1, 1, 10, 5, 1, 1))
+    for kind, flags, payload in records:
+        for acct in (1, 0):
+            corpus.add("apply", bytes([kind, flags, acct]) + piece(payload))
+        corpus.add("apply", expunge + bytes([kind, flags, 1]) + piece(payload))
+        if kind == 20:
+            corpus.add("payload", bytes([3, flags]) + payload)
+    corpus.add("payload", b"\x04\x00" + row_1 + row_1)
+    corpus.add("apply", expunge + bytes([16, 0, 0]) + piece(struct.pack("<qIIII", 5, 1, 1, 1, 0)))
+    corpus.add("apply", bytes([8, 0, 1]) + piece(struct.pack("<IIQq", 2, 0, 10, 5)) +
+               bytes([25, 0, 1]) + piece(struct.pack("<IIQq", 2, 0, 20, 5) + b"box"))
+
+
 def cached(corpus):
     envelope = (b'("Mon, 7 Feb 1994 21:52:25 -0800" "x" (("A" NIL "a" "b")) NIL NIL ((NIL NIL "c" "d")) NIL NIL NIL '
                 b'"<a@b>")')
@@ -333,7 +364,7 @@ def cached(corpus):
 
 def main():
     corpus = Corpus(sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "corpus"))
-    for make in (imap, tables, older, stored, blocks, cached, dialogues):
+    for make in (imap, tables, older, later, stored, blocks, cached, dialogues):
         make(corpus)
     corpus.clean()
     for target, names in sorted(corpus.seen.items()):

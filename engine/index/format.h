@@ -19,7 +19,7 @@ struct tb_disk_state { /* counters of the shard; a cache in memory, written at e
     int64_t time_ms;           /* of the last TIME record: since 1970; 0: none yet */
     uint64_t shared_raw_bytes; /* of bodies, for every reference behind the first */
     uint64_t rules;            /* mailboxes, deleted ones too, with a retention of so many days of their own */
-    uint64_t reserved;
+    uint64_t staged;           /* mailboxes with messages of a COPY that is not complete */
 };
 _Static_assert(sizeof(struct tb_disk_state) == 112, "state");
 
@@ -50,7 +50,7 @@ struct tb_disk_mbox { /* then the leaf name */
     uint32_t keywords_n; /* bits in use */
     int64_t due;         /* DELETED: its trash entry's; else 0 */
     uint32_t retention;  /* days; 0: as its special use says; UINT32_MAX: for ever */
-    uint32_t reserved;
+    uint32_t staged;     /* messages from uidnext on that a COPY under way has put there: nobody sees them yet */
 };
 _Static_assert(sizeof(struct tb_disk_mbox) == 88, "mbox");
 

@@ -486,7 +486,8 @@ static enum tb_rc apply_add(struct tb_applier *x, const struct tb_record *r)
     struct tb_slice rest = r->payload;
     if (!tb_add_decode(&rest, r->flags, &p) || rest.len > TB_CACHE_CLEN_MAX)
         return TB_CORRUPT;
-    if (!mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a) || p.row.uid < m.row.uidnext)
+    if (!mbox_load(x, r->acct, p.mbox, &m) || !tb_acct_get(x->ix, r->acct, &a) || p.row.uid < m.row.uidnext ||
+        m.row.staged != 0)
         return TB_CORRUPT;
     if (!(r->flags & TB_ADD_COUNTED) && !blob_ref(x, p.row.blob))
         return TB_CORRUPT;
@@ -628,7 +629,8 @@ static bool copy_row(struct tb_applier *x, const struct tb_pay_copy *p, const st
             row.keywords |= (uint64_t)1 << p->keyword[bit];
     if (!(r->flags & TB_COPY_MOVE) && !blob_ref(x, row.blob))
         return false;
-    count(x, dst, a, &row, 1);
+    if (!(r->flags & TB_COPY_STAGED))
+        count(x, dst, a, &row, 1);
     tb_rows_append(x->ix, r->acct, p->dst, &row);
     if (tb_cache_get(x->ix, r->acct, p->src, from->uid, &head, &data)) {
         memcpy(copy, data.ptr, data.len);
@@ -656,13 +658,43 @@ static bool copy_range(struct tb_applier *x, const struct tb_pay_copy *p, const 
     }
 }
 
+static enum tb_edit publish_row(void *user, struct tb_disk_row *row)
+{
+    struct edit *e = user;
+    row->modseq = e->modseq;
+    count(e->x, e->m, e->a, row, 1);
+    return TB_EDIT_CHANGED;
+}
+
+/* copied: the messages from the old end of dst to uid are there: visible, or staged, or with them all that is. */
+static void copied(struct tb_applier *x, const struct tb_record *r, const struct tb_pay_copy *p, struct open_mbox *dst,
+                   struct tb_disk_acct *a, uint32_t uid)
+{
+    bool was = dst->row.staged != 0;
+    if (r->flags & TB_COPY_STAGED)
+        dst->row.staged += uid - p->dst_uid;
+    if (r->flags & TB_COPY_COMMIT && dst->row.staged > 0) {
+        struct tb_range all = {dst->row.uidnext, uid - 1};
+        struct edit e = {.x = x, .m = dst, .a = a, .modseq = p->dst_modseq};
+        tb_rows_edit(x->ix, r->acct, p->dst, &all, 1, publish_row, &e);
+        dst->row.staged = 0;
+    }
+    x->state.staged += (uint64_t)(dst->row.staged != 0) - was;
+    x->dirty_pages += (uid - p->dst_uid) / 8;
+    if (r->flags & TB_COPY_STAGED && !(r->flags & TB_COPY_COMMIT))
+        return;
+    dst->row.uidnext = uid;
+    dst->row.highestmodseq = a->modseq = p->dst_modseq;
+}
+
 static enum tb_rc apply_copy(struct tb_applier *x, const struct tb_record *r)
 {
     struct tb_pay_copy p;
     struct open_mbox dst, src;
     struct tb_disk_acct a;
     if (!fixed(r->payload, &p, sizeof(p)) || !mbox_load(x, r->acct, p.dst, &dst) || !tb_acct_get(x->ix, r->acct, &a) ||
-        p.dst_uid < dst.row.uidnext)
+        p.dst_uid < dst.row.uidnext + dst.row.staged || (dst.row.staged != 0 && !(r->flags & TB_COPY_STAGED)) ||
+        (dst.row.staged != 0 && p.dst_uid != dst.row.uidnext + dst.row.staged))
         return TB_CORRUPT;
     struct tb_range *v = ranges_of(r->payload, sizeof(p), p.n);
     if (v == NULL)
@@ -671,9 +703,7 @@ static enum tb_rc apply_copy(struct tb_applier *x, const struct tb_record *r)
     bool good = true;
     for (uint32_t i = 0; good && i < p.n; i++)
         good = copy_range(x, &p, r, &dst, &a, v[i], &uid);
-    x->dirty_pages += (uid - p.dst_uid) / 8;
-    dst.row.uidnext = uid;
-    dst.row.highestmodseq = a.modseq = p.dst_modseq;
+    copied(x, r, &p, &dst, &a, uid);
     mbox_save(x, &dst);
     if (good && r->flags & TB_COPY_MOVE) {
         good = mbox_load(x, r->acct, p.src, &src);

@@ -394,8 +394,8 @@ enum tb_rc tb_apply_unexpunge(struct tb_applier *x, const struct tb_record *r)
     struct open_mbox dst;
     struct tb_disk_acct a;
     if (!fixed(r->payload, &p, sizeof(p)) || !tb_apply_mbox_load(x, r->acct, p.dst, &dst) ||
-        !tb_acct_get(x->ix, r->acct, &a) || p.dst_uid < dst.row.uidnext || p.n > UINT32_MAX - p.dst_uid ||
-        p.n != (r->payload.len - sizeof(p)) / sizeof(one))
+        !tb_acct_get(x->ix, r->acct, &a) || p.dst_uid < dst.row.uidnext || dst.row.staged != 0 ||
+        p.n > UINT32_MAX - p.dst_uid || p.n != (r->payload.len - sizeof(p)) / sizeof(one))
         return TB_CORRUPT;
     for (uint32_t i = 0; i < p.n; i++) {
         memcpy(&one, r->payload.ptr + sizeof(p) + i * sizeof(one), sizeof(one));
@@ -439,10 +439,12 @@ struct purging {
 static enum tb_edit purge_row(void *user, struct tb_disk_row *row)
 {
     struct purging *p = user;
-    p->m->messages--;
-    p->m->unseen -= !(row->flags & TB_FLAG_SEEN);
-    p->m->deleted -= (row->flags & TB_FLAG_DELETED) != 0;
-    p->m->bytes -= row->size;
+    if (row->uid < p->m->uidnext) { /* not staged */
+        p->m->messages--;
+        p->m->unseen -= !(row->flags & TB_FLAG_SEEN);
+        p->m->deleted -= (row->flags & TB_FLAG_DELETED) != 0;
+        p->m->bytes -= row->size;
+    }
     tb_apply_unref(p->x, row->blob);
     p->x->dirty_pages++;
     return TB_EDIT_REMOVE;
@@ -468,6 +470,7 @@ static enum tb_rc purge_mailbox(struct tb_applier *x, const struct tb_pay_purge 
         return TB_OK;
     }
     x->state.rules -= has_rule(&m.row);
+    x->state.staged -= m.row.staged != 0;
     for (size_t i = 0; i < TB_ARRAY_LEN(rest); i++)
         tb_blocks_drop(x->ix, rest[i], p->acct, p->mbox);
     if (!(m.row.flags & TB_MBOX_DELETED))
@@ -475,6 +478,23 @@ static enum tb_rc purge_mailbox(struct tb_applier *x, const struct tb_pay_purge 
     struct tb_key k = key2(p->acct, p->mbox);
     tb_index_del(x->ix, TB_DB_MBOX, tb_key_slice(&k));
     tb_index_del(x->ix, TB_DB_TRASH, tb_key_slice(&own));
+    return TB_OK;
+}
+
+/* purge_staged: what a COPY that is not going to be completed left behind UID p->uid. */
+static enum tb_rc purge_staged(struct tb_applier *x, const struct tb_pay_purge *p)
+{
+    struct tb_range over = {p->uid + 1, UINT32_MAX};
+    struct open_mbox m;
+    if (p->uid == UINT32_MAX || !tb_apply_mbox_load(x, p->acct, p->mbox, &m) || m.row.staged == 0 ||
+        p->uid + 1 < m.row.uidnext || p->uid + 1 >= m.row.uidnext + m.row.staged)
+        return TB_CORRUPT;
+    struct purging purging = {x, &m.row};
+    tb_rows_edit(x->ix, p->acct, p->mbox, &over, 1, purge_row, &purging);
+    tb_cache_remove(x->ix, p->acct, p->mbox, &over, 1);
+    m.row.staged = p->uid + 1 - m.row.uidnext;
+    x->state.staged -= m.row.staged == 0;
+    tb_apply_mbox_save(x, &m);
     return TB_OK;
 }
 
@@ -504,9 +524,11 @@ static void purge_account(struct tb_applier *x, const struct tb_pay_purge *p)
 enum tb_rc tb_apply_purge(struct tb_applier *x, const struct tb_record *r)
 {
     struct tb_pay_purge p;
-    if (r->flags & (TB_PURGE_MAILBOX | TB_PURGE_ACCOUNT)) {
+    if (r->flags & (TB_PURGE_MAILBOX | TB_PURGE_ACCOUNT | TB_PURGE_STAGED)) {
         if (!fixed(r->payload, &p, sizeof(p)))
             return TB_CORRUPT;
+        if (r->flags & TB_PURGE_STAGED)
+            return purge_staged(x, &p);
         if (r->flags & TB_PURGE_MAILBOX)
             return purge_mailbox(x, &p);
         purge_account(x, &p);

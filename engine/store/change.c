@@ -3,13 +3,18 @@
  *
  * The work goes in slices, one in each turn of the loop: an expunge or a move of up to so many messages is one record
  * (R9), and what is done stays done if the rest is refused. A change of one slice is finished when it was started. Each
- * slice looks at the rows as they are then: messages that others removed meanwhile are skipped. Thread: the owner.
+ * slice looks at the rows as they are then: messages that others removed meanwhile are skipped.
+ *
+ * A COPY of several slices is staged: its messages get the UIDs at the end of the destination, but UIDNEXT stays below
+ * them until the last slice, so nobody sees them; meanwhile nothing else may be added there, and who tries waits. Which
+ * messages are staged is in the index, like all else, so a checkpoint may fall between two slices; what a crash, a
+ * refusal or a lost connection leaves of them is taken away by tb_stage_step. Thread: the owner.
  */
 #include <stdlib.h>
 
 #include "engine/store/shard.h"
 
-enum { ROWS = 256, EXPUNGE_SLICE = 4096, MOVE_SLICE = 2048 }; /* about 4 ms each */
+enum { ROWS = 256, EXPUNGE_SLICE = 4096, COPY_SLICE = 2048 }; /* about 4 ms each */
 
 struct tb_change {
     struct tb_view *v; /* borrowed: outlives the change */
@@ -20,7 +25,9 @@ struct tb_change {
     struct tb_copied copied;
     struct tb_op *op; /* the caller's; NULL if it was finished at once */
     struct tb_op turn;
-    bool waiting; /* turn is on its way */
+    bool waiting;                   /* turn is on its way */
+    bool staging;                   /* some of it is staged */
+    struct tb_change *next_staging; /* of the shard */
     enum tb_rc rc;
 };
 
@@ -59,55 +66,150 @@ static uint64_t keywords_used(struct tb_view *v, const struct tb_uidset *set)
     return used;
 }
 
+/* ---- staging ---- */
+
+static void staging_begin(struct tb_shard *s, struct tb_change *c)
+{
+    c->staging = true;
+    c->next_staging = s->staging;
+    s->staging = c;
+}
+
+static void staging_end(struct tb_shard *s, struct tb_change *c)
+{
+    if (!c->staging)
+        return;
+    struct tb_change **at = &s->staging;
+    while (*at != NULL && *at != c)
+        at = &(*at)->next_staging;
+    if (*at != NULL) /* else the shard was rebuilt meanwhile */
+        *at = c->next_staging;
+    c->staging = false;
+    s->stage_at.acct = tb_view_account(c->v)->acct; /* if anything is left, here it is */
+    s->stage_at.mbox = c->dst;
+}
+
+static bool is_staging(const struct tb_shard *s, uint32_t acct, uint32_t mbox)
+{
+    for (const struct tb_change *c = s->staging; c != NULL; c = c->next_staging)
+        if (tb_view_account(c->v)->acct == acct && c->dst == mbox)
+            return true;
+    return false;
+}
+
+/* unstage: a piece of what is staged in a mailbox goes, the highest UIDs first. */
+static void unstage(struct tb_shard *s, uint32_t acct, uint32_t mbox, const struct tb_disk_mbox *m)
+{
+    struct tb_slice none = tb_slice(NULL, 0);
+    uint32_t stay = m->staged > COPY_SLICE ? m->staged - COPY_SLICE : 0;
+    struct tb_pay_purge p = {.acct = acct, .mbox = mbox, .uid = m->uidnext + stay - 1};
+    if (tb_shard_admit(s, sizeof(p), 1, ADMIT_SMALL) == TB_OK)
+        tb_shard_record(s, TB_REC_PURGE, TB_PURGE_STAGED, 0, tb_slice(&p, sizeof(p)), none, none);
+}
+
+bool tb_stage_step(struct tb_shard *s)
+{
+    uint64_t live = 0;
+    for (const struct tb_change *c = s->staging; c != NULL; c = c->next_staging)
+        live++;
+    if (s->x.state.staged <= live)
+        return false;
+    for (unsigned i = 0; i < ROWS; i++) {
+        struct tb_disk_mbox m;
+        struct tb_key key;
+        struct tb_slice k, v;
+        tb_key_begin(&key);
+        tb_key_u32(&key, s->stage_at.acct);
+        tb_key_u32(&key, s->stage_at.mbox);
+        if (!tb_index_ge(s->ix, TB_DB_MBOX, tb_key_slice(&key), 0, &k, &v) || k.len != 8 || v.len < sizeof(m)) {
+            s->stage_at.acct = s->stage_at.mbox = 0; /* round again */
+            return true;
+        }
+        memcpy(&m, v.ptr, sizeof(m));
+        s->stage_at.acct = tb_get_be32(k.ptr);
+        s->stage_at.mbox = tb_get_be32(k.ptr + 4);
+        if (m.staged != 0 && !is_staging(s, s->stage_at.acct, s->stage_at.mbox)) {
+            unstage(s, s->stage_at.acct, s->stage_at.mbox, &m);
+            return true; /* here again */
+        }
+        s->stage_at.mbox++;
+    }
+    return true;
+}
+
+/* ---- copying ---- */
+
+/* copy_flags: how this slice is to be logged; CONFLICT: somebody else's COPY is on its way there, wait. */
+static enum tb_rc copy_flags(struct tb_change *c, const struct tb_disk_mbox *dst, bool more, uint8_t *flags)
+{
+    *flags = c->kind == TB_CHANGE_MOVE ? TB_COPY_MOVE : 0;
+    if (c->staging && dst->staged == 0)
+        return TB_NOTFOUND; /* never: who takes staged messages away waits for us */
+    if (!c->staging && dst->staged != 0)
+        return TB_CONFLICT;
+    if (c->staging || (more && c->kind == TB_CHANGE_COPY))
+        *flags = (uint8_t)(TB_COPY_STAGED | (more ? 0 : TB_COPY_COMMIT));
+    return TB_OK;
+}
+
 /* log_copy: one COPY record of these messages; the UIDs they get are added to c->copied. */
-static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set)
+static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, bool more)
 {
     enum { KEYWORDS_BYTES = TB_KEYWORDS_MAX * (TB_KEYWORD_NAME_MAX + 8) };
     struct tb_account *a = tb_view_account(c->v);
     struct tb_shard *s = a->shard;
-    bool move = c->kind == TB_CHANGE_MOVE;
     struct tb_disk_mbox dst;
     struct tb_disk_acct row;
-    if (!tb_mbox_get(s->ix, a->acct, c->dst, &dst, NULL) || dst.flags & TB_MBOX_NOSELECT)
+    uint8_t flags;
+    if (!tb_mbox_get(s->ix, a->acct, c->dst, &dst, NULL) || dst.flags & TB_MBOX_NOSELECT ||
+        !tb_acct_get(s->ix, a->acct, &row))
         return TB_NOTFOUND;
     c->copied.uidvalidity = dst.uidvalidity;
     uint64_t count = tb_uidset_count(set);
-    if (count == 0)
+    if (count == 0 && !c->staging)
         return TB_OK;
-    if (count > UINT32_MAX - dst.uidnext)
+    if (count > UINT32_MAX - dst.uidnext - dst.staged)
         return TB_LIMIT; /* the destination's UIDs are used up */
+    enum tb_rc rc = copy_flags(c, &dst, more, &flags);
     struct tb_slice ranges = tb_slice(set->v, set->n * sizeof(set->v[0]));
-    enum tb_rc rc = tb_shard_admit(s, sizeof(struct tb_pay_copy) + ranges.len + KEYWORDS_BYTES, 1 + TB_KEYWORDS_MAX,
-                                   move ? ADMIT_SMALL : ADMIT_GROW);
+    if (rc == TB_OK)
+        rc = tb_shard_admit(s, sizeof(struct tb_pay_copy) + ranges.len + KEYWORDS_BYTES, 1 + TB_KEYWORDS_MAX,
+                            flags & TB_COPY_MOVE ? ADMIT_SMALL : ADMIT_GROW);
     if (rc != TB_OK)
         return rc;
     struct tb_pay_copy p = {.src = tb_view_mbox(c->v),
                             .dst = c->dst,
-                            .dst_uid = dst.uidnext,
+                            .dst_uid = dst.uidnext + dst.staged,
                             .n = (uint32_t)set->n,
                             .savedate = tb_io_wall_s(s->worker->io)};
     tb_keyword_map(a, p.src, c->dst, keywords_used(c->v, set), p.keyword);
-    if (!tb_acct_get(s->ix, a->acct, &row))
-        return TB_NOTFOUND;
     p.dst_modseq = row.modseq + 1;
     p.src_modseq = row.modseq + 2;
-    tb_shard_record(s, TB_REC_COPY, move ? TB_COPY_MOVE : 0, a->acct, tb_slice(&p, sizeof(p)), ranges,
-                    tb_slice(NULL, 0));
+    tb_shard_record(s, TB_REC_COPY, flags, a->acct, tb_slice(&p, sizeof(p)), ranges, tb_slice(NULL, 0));
     for (size_t i = 0; i < set->n; i++)
         tb_uidset_add(&c->copied.from, set->v[i].first, set->v[i].last);
-    tb_uidset_add(&c->copied.to, dst.uidnext, dst.uidnext + (uint32_t)count - 1);
-    tb_shard_touched(s, a->acct, c->dst);
-    if (move)
+    if (count > 0)
+        tb_uidset_add(&c->copied.to, p.dst_uid, p.dst_uid + (uint32_t)count - 1);
+    if (flags & TB_COPY_STAGED && more && !c->staging)
+        staging_begin(s, c);
+    else if (flags & TB_COPY_COMMIT)
+        staging_end(s, c);
+    tb_shard_touched(s, a->acct, flags & TB_COPY_STAGED && more ? UINT32_MAX : c->dst);
+    if (flags & TB_COPY_MOVE)
         tb_shard_touched(s, a->acct, p.src);
     return TB_OK;
 }
 
-static enum tb_rc copy_slice(struct tb_change *c, uint32_t max, bool *more)
+/* copy_slice: CONFLICT: nothing was done, the same again later. */
+static enum tb_rc copy_slice(struct tb_change *c, bool *more)
 {
+    uint32_t configured = tb_view_account(c->v)->shard->store->cfg.copy_slice, uid = c->uid;
     struct tb_uidset set;
     tb_uidset_init(&set);
-    *more = tb_view_pick(c->v, c->all ? NULL : &c->uids, false, &c->uid, max, &set);
-    enum tb_rc rc = set.failed ? TB_LIMIT : log_copy(c, &set);
+    *more = tb_view_pick(c->v, c->all ? NULL : &c->uids, false, &c->uid, configured ? configured : COPY_SLICE, &set);
+    enum tb_rc rc = set.failed ? TB_LIMIT : log_copy(c, &set, *more);
+    if (rc == TB_CONFLICT)
+        c->uid = uid;
     tb_uidset_free(&set);
     return rc;
 }
@@ -118,16 +220,19 @@ static bool slice(struct tb_change *c)
     bool more = false;
     if (!tb_view_there(c->v))
         c->rc = TB_NOTFOUND;
-    else if (c->kind == TB_CHANGE_MOVE)
-        c->rc = copy_slice(c, MOVE_SLICE, &more);
-    else if (c->kind == TB_CHANGE_COPY)
-        c->rc = copy_slice(c, UINT32_MAX, &more);
+    else if (c->kind == TB_CHANGE_MOVE || c->kind == TB_CHANGE_COPY)
+        c->rc = copy_slice(c, &more);
     else
         c->rc = expunge_slice(c, EXPUNGE_SLICE, &more);
     if (c->rc == TB_OK && (c->copied.from.failed || c->copied.to.failed))
         c->rc = TB_LIMIT;
     c->rc = tb_view_rc(c->v, c->rc);
-    return c->rc != TB_OK || !more;
+    if (c->rc == TB_CONFLICT)
+        return false;
+    bool finished = c->rc != TB_OK || !more;
+    if (finished) /* staged still: it was refused in its midst */
+        staging_end(tb_view_account(c->v)->shard, c);
+    return finished;
 }
 
 /* ---- doors ---- */
@@ -195,6 +300,7 @@ void tb_change_free(struct tb_change *c)
         (void)tb_worker_forget(w, &c->turn);
     else if (c->op != NULL)
         (void)tb_worker_forget(w, c->op); /* if it is ready and was not told yet */
+    staging_end(tb_view_account(c->v)->shard, c);
     tb_uidset_free(&c->uids);
     tb_copied_free(&c->copied);
     free(c);
@@ -209,8 +315,10 @@ static enum tb_rc run(struct tb_view *v, enum tb_change_kind kind, const struct 
     c.all = uids == NULL;
     if (uids != NULL)
         c.uids = *uids; /* borrowed */
-    while (!slice(&c))
+    while (!slice(&c) && c.rc == TB_OK)
         ;
+    staging_end(tb_view_account(v)->shard, &c);
+    c.rc = c.rc == TB_CONFLICT ? TB_BUSY : c.rc;
     if (out != NULL)
         *out = c.copied;
     else

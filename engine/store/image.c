@@ -52,8 +52,13 @@ static void resolve(struct tb_shard *s, struct tb_delivery_target *t, uint64_t s
     bool there = *mbox != 0 && tb_mbox_get(s->ix, t->id.acct, *mbox, &m, NULL) && !(m.flags & TB_MBOX_NOSELECT);
     if (!there && t->is_append)
         return;
-    if (!there)
+    if (!there) {
         *mbox = TB_MBOX_INBOX;
+        there = tb_mbox_get(s->ix, t->id.acct, *mbox, &m, NULL);
+    }
+    t->rc = TB_BUSY; /* a COPY is on its way there: its UIDs come first */
+    if (there && m.staged != 0)
+        return;
     t->rc = (acct.quota_bytes != 0 && acct.bytes + size > acct.quota_bytes) ||
                     (acct.quota_messages != 0 && acct.messages >= acct.quota_messages)
                 ? TB_LIMIT
@@ -142,6 +147,10 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
     enum tb_rc worst = TB_OK;
     for (size_t i = 0; i < n; i++) {
         resolve(s, targets[i], img->head.size, &mbox[i]);
+        if (targets[i]->rc == TB_BUSY) {
+            all_fail(targets, n, TB_BUSY);
+            return TB_BUSY;
+        }
         if (targets[i]->rc != TB_OK) {
             worst = worst == TB_OK ? targets[i]->rc : worst;
             continue;

@@ -482,6 +482,8 @@ enum tb_rc tb_mailbox_delete(struct tb_account *a, struct tb_slice name)
         return TB_INVALID;
     if (a->deleted || path_walk(a, &p, &mbox, NULL) != p.n || !tb_mbox_get(a->shard->ix, a->acct, mbox, &m, NULL))
         return index_failed(a, TB_NOTFOUND);
+    if (m.staged != 0)
+        return TB_BUSY; /* a COPY is on its way there */
     bool keep = has_children(a, mbox);
     if (keep && m.flags & TB_MBOX_NOSELECT)
         return TB_EXISTS;

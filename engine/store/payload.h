@@ -76,8 +76,10 @@ struct tb_pay_expunge {       /* then n x tb_range */
 };
 _Static_assert(sizeof(struct tb_pay_expunge) == 24, "expunge payload");
 
-enum { TB_COPY_MOVE = 1 }; /* record flag: the source messages go, without trash (R18) */
-struct tb_pay_copy {       /* then n x tb_range of source UIDs; destination UIDs are consecutive from dst_uid */
+/* Record flags. MOVE: the source messages go, without trash (R18). STAGED: the copies are not to be seen yet. COMMIT,
+ * with STAGED: with these, perhaps none, the COPY is complete: all that is staged becomes visible. */
+enum { TB_COPY_MOVE = 1, TB_COPY_STAGED = 2, TB_COPY_COMMIT = 4 };
+struct tb_pay_copy { /* then n x tb_range of source UIDs; destination UIDs are consecutive from dst_uid */
     uint32_t src, dst, dst_uid, n;
     uint64_t dst_modseq, src_modseq;
     int64_t savedate;
@@ -135,9 +137,10 @@ _Static_assert(sizeof(struct tb_pay_place) == 8, "place payload");
 /*
  * PURGE: any number of these. Record flags, each with one entry alone: MAILBOX: messages of the deleted mailbox (or of
  * the deleted account's mailbox) with UIDs up to uid, and the mailbox itself if none is left; ACCOUNT: up to uid names
- * and other rows of the deleted account, and the account itself if none is left.
+ * and other rows of the deleted account, and the account itself if none is left. STAGED: messages with UIDs over uid
+ * that a COPY which was not completed left in the mailbox.
  */
-enum { TB_PURGE_MAILBOX = 1, TB_PURGE_ACCOUNT = 2 };
+enum { TB_PURGE_MAILBOX = 1, TB_PURGE_ACCOUNT = 2, TB_PURGE_STAGED = 4 };
 struct tb_pay_purge { /* uid 0: the trash entry alone */
     int64_t due;
     uint32_t acct, mbox, uid, reserved;

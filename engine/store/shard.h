@@ -178,9 +178,13 @@ struct tb_shard {
     uint64_t reserve_pages, reserve_want, index_high, reserve_tried_ns;
     int reserve_result;
     uint64_t records, deliveries;
-    bool doubted;       /* once: tb_shard_doubt */
-    uint64_t bad_reads; /* of damaged pieces, since start */
-    unsigned fanouts;   /* queued deliveries under way */
+    bool doubted;              /* once: tb_shard_doubt */
+    uint64_t bad_reads;        /* of damaged pieces, since start */
+    unsigned fanouts;          /* queued deliveries under way */
+    struct tb_change *staging; /* change.c: copies under way in several slices */
+    struct {
+        uint32_t acct, mbox;
+    } stage_at; /* where tb_stage_step goes on */
     struct {
         uint32_t acct, mbox; /* the next mailbox to look at */
         uint64_t next_ns;    /* when the next round begins */
@@ -311,6 +315,8 @@ bool tb_trash_purge(struct tb_shard *s);
 /* rules.c: tb_rules_step: expunge a few of what the rules say; true if there is more to look at in this round.
  * tb_retention_days: of a mailbox, by its own rule or its special use's; 0: for ever. */
 bool tb_rules_step(struct tb_shard *s);
+/* change.c: tb_stage_step: take away a piece of what a COPY that will not be completed left; true if there is more. */
+bool tb_stage_step(struct tb_shard *s);
 uint32_t tb_retention_days(const struct tb_store *store, const struct tb_disk_mbox *m);
 /*
  * view.c, for change.c. tb_view_pick: the next messages of uids (NULL: all), from *uid on, or only those that are

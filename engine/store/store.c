@@ -317,6 +317,7 @@ static void tick(struct tb_op *op)
             tb_trash_sweep(s);
         more |= tb_trash_purge(s);
         more |= tb_rules_step(s);
+        more |= tb_stage_step(s);
         tb_checkpoint_tick(s);
         tb_rotation_tick(s);
         tb_gc_tick(s);

@@ -373,6 +373,8 @@ static enum tb_rc log_batch(struct tb_account *a, const struct tb_trash_filter *
     tb_keyword_map(a, b->src, p.dst, b->keywords, p.keyword);
     if (!tb_mbox_get(a->shard->ix, a->acct, p.dst, &m, NULL) || !tb_acct_get(a->shard->ix, a->acct, &row))
         return TB_IO;
+    if (m.staged != 0)
+        return TB_BUSY;
     if (b->n > UINT32_MAX - m.uidnext)
         return TB_LIMIT;
     p.dst_uid = m.uidnext;

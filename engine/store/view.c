@@ -156,16 +156,18 @@ static enum tb_rc failed(struct tb_view *v, enum tb_rc otherwise)
     return err.rc;
 }
 
-/* learn: add the mailbox's UIDs from `uid` on to the view; returns how many. */
-static uint32_t learn(struct tb_view *v, uint32_t uid)
+/* learn: add the mailbox's UIDs from `uid` on, below `end`, to the view; returns how many. */
+static uint32_t learn(struct tb_view *v, uint32_t uid, uint32_t end)
 {
     struct tb_disk_row rows[ROWS];
     uint32_t n = 0;
     for (;;) {
         size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, uid, rows, ROWS);
-        for (size_t i = 0; i < got; i++)
+        for (size_t i = 0; i < got; i++, n++) {
+            if (rows[i].uid >= end)
+                return n;
             tb_uidset_add(&v->live, rows[i].uid, rows[i].uid);
-        n += (uint32_t)got;
+        }
         if (got < ROWS || rows[got - 1].uid == UINT32_MAX)
             return n;
         uid = rows[got - 1].uid + 1;
@@ -191,7 +193,7 @@ enum tb_rc tb_view_open(struct tb_account *a, uint32_t mbox, struct tb_view **ou
     if (m.messages > 0 && m.messages == m.uidnext - 1)
         tb_uidset_add(&v->live, 1, m.messages); /* nothing was ever removed */
     else if (m.messages > 0)
-        (void)learn(v, 1);
+        (void)learn(v, 1, m.uidnext);
     recount(v);
     if (v->count != m.messages && !v->live.failed && failed(v, TB_OK) == TB_OK)
         tb_shard_doubt(a->shard, "a mailbox counts other messages than there are");
@@ -389,7 +391,7 @@ enum tb_rc tb_view_refresh(struct tb_view *v, bool may_expunge, struct tb_arena 
     if (!good)
         return TB_LIMIT;
     if (m.uidnext != v->uidnext) {
-        out->added = learn(v, v->uidnext);
+        out->added = learn(v, v->uidnext, m.uidnext);
         recount(v);
     }
     out->keywords_changed = m.keywords_n != v->keywords_n;

@@ -42,6 +42,7 @@ struct tb_store_config {
     uint64_t train_after;          /* messages in a shard until a dictionary is first trained on them; 0: 10,000 */
     uint32_t retention_trash_days; /* messages leave mailboxes of this special use after; 0: never */
     uint32_t retention_junk_days;
+    uint32_t copy_slice;     /* messages that a COPY or MOVE takes in one go; 0: 2,048. For tests */
     uint32_t trash_days;     /* deleted mail is kept for; 0 = purge at the next turn */
     uint64_t copy_log_bytes; /* a new copy of the index after so much log; 0: 1 GiB */
     uint32_t copy_hours;     /* and when the newest is so old; 0: not for its age */

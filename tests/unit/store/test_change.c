@@ -243,11 +243,90 @@ static void test_mailbox_goes_meanwhile(void **state)
     tb_account_close(a);
 }
 
+/* A COPY of several slices: nobody sees it before it is whole, and what is delivered meanwhile comes behind it. */
+static void test_copy_is_staged(void **state)
+{
+    struct world *x = *state;
+    struct tb_account *a = account(x);
+    struct under_way u = {.op = {.done = change_done, .user = &u}}, late = {.done = false};
+    struct tb_view *v, *other;
+    uint32_t archive = status(x, "Archive").mbox;
+    struct tb_delivery_target t = {.id = x->id, .mailbox = TB_SLICE("Archive")};
+    struct tb_delivery *d;
+    fill(x, a, 10000);
+    put(x, "Archive", 5);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    assert_false(tb_change_start(v, TB_CHANGE_COPY, NULL, archive, &u.op, &u.change));
+    late.op = (struct tb_op){.done = change_done, .user = &late};
+    assert_int_equal(tb_delivery_begin(x->w, 1 << 20, &d), TB_OK);
+    assert_int_equal(tb_delivery_add(d, &t), TB_OK);
+    (void)tb_delivery_write(d, TB_SLICE("Subject: late\r\n\r\nx\r\n"), &late.op);
+    late.done = false;
+    tb_delivery_commit(d, true, &late.op);
+    assert_int_equal(tb_mailbox_delete(a, TB_SLICE("Archive")), TB_BUSY);
+    unsigned turns = 0;
+    for (; !u.done && turns < 1000; turns++) {
+        assert_false(late.done);
+        assert_int_equal(status(x, "Archive").messages, 5);
+        assert_int_equal(status(x, "Archive").uidnext, 6);
+        assert_int_equal(tb_view_open(a, archive, &other), TB_OK);
+        assert_int_equal(tb_view_count(other), 5);
+        tb_view_close(other);
+        (void)tb_worker_turn(x->w, false);
+        if (status(x, "Archive").messages != 5)
+            break;
+    }
+    assert_true(turns >= 3);
+    turn_until(x, &u.done);
+    assert_int_equal(u.op.rc, TB_OK);
+    assert_int_equal(tb_change_copied(u.change)->to.v[0].first, 6);
+    assert_int_equal(tb_change_copied(u.change)->to.v[0].last, 10005);
+    turn_until(x, &late.done);
+    assert_int_equal(late.op.rc, TB_OK);
+    assert_int_equal(t.uid, 10006);
+    assert_int_equal(status(x, "Archive").messages, 10006);
+    assert_int_equal(status(x, "INBOX").messages, 10000);
+    tb_change_free(u.change);
+    tb_view_close(v);
+    tb_account_close(a);
+}
+
+/* A COPY that is given up leaves nothing, and the mailbox is free again. */
+static void test_copy_given_up(void **state)
+{
+    struct world *x = *state;
+    struct tb_account *a = account(x);
+    struct under_way u = {.op = {.done = change_done, .user = &u}};
+    struct tb_view *v;
+    uint64_t rows = 0;
+    fill(x, a, 7000);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    assert_false(tb_change_start(v, TB_CHANGE_COPY, NULL, status(x, "Archive").mbox, &u.op, &u.change));
+    (void)tb_worker_turn(x->w, false);
+    assert_int_equal(x->store->shard[0]->x.state.staged, 1);
+    tb_change_free(u.change);
+    for (unsigned i = 0; i < 100; i++) {
+        tb_sim_advance(x->sim, 100000000u);
+        (void)tb_worker_turn(x->w, false);
+    }
+    assert_false(u.done);
+    struct tb_disk_row row;
+    rows = tb_rows_scan(x->store->shard[0]->ix, x->id.acct, status(x, "Archive").mbox, 1, &row, 1);
+    assert_int_equal(rows, 0);
+    assert_int_equal(x->store->shard[0]->x.state.staged, 0);
+    put(x, "Archive", 1);
+    assert_int_equal(status(x, "Archive").uidnext, 2);
+    tb_view_close(v);
+    tb_account_close(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_move_and_expunge, setup, teardown),
         cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_copy_is_staged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_copy_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mailbox_goes_meanwhile, setup, teardown),
     };
     tb_log_level(TB_LOG_WARN);

@@ -80,6 +80,9 @@ static void backup_report(struct tool *t, const json_t *r)
            (unsigned long long)count(r, "run"), print_bytes(count(r, "copied_bytes"), copied),
            (unsigned long long)count(r, "copied_files"), print_bytes(count(r, "kept_bytes"), kept),
            (unsigned long long)count(r, "kept_files"));
+    if (count(r, "damaged_segments"))
+        printf("%llu damaged segments were copied as they are; run tambo check\n",
+               (unsigned long long)count(r, "damaged_segments"));
     if (count(r, "removed_runs"))
         printf("%llu older backups let go, %llu files removed\n", (unsigned long long)count(r, "removed_runs"),
                (unsigned long long)count(r, "removed_files"));

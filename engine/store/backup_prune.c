@@ -15,7 +15,6 @@ struct prune {
     struct tb_manifest needed; /* parts of all that stay, sorted */
     char dir[TB_PART_PATH];
     uint32_t shard;
-    bool index_dir; /* of the shard itself: index copies; else its log */
     uint32_t removed;
 };
 
@@ -46,11 +45,7 @@ static bool look_at(void *user, const char *name)
 {
     struct prune *p = user;
     struct tb_part part = {.shard = p->shard};
-    char end;
-    bool ours = p->index_dir
-                    ? sscanf(name, "index-%16" SCNx64 "%c", &part.from, &end) == 1
-                    : sscanf(name, "%8x-%8" SCNx64 "-%8" SCNx64 "%c", &part.number, &part.from, &part.to, &end) == 3;
-    part.kind = p->index_dir ? TB_PART_INDEX : TB_PART_LOG;
+    bool ours = tb_part_read(name, &part) && part.kind != TB_PART_DICT;
     size_t len = strlen(name);
     if (len > 4 && strcmp(name + len - 4, ".new") == 0)
         return remove_it(p, name); /* debris: we hold the lock */
@@ -106,7 +101,6 @@ void tb_backup_prune(struct tb_backup *b)
             qsort(p.needed.part, p.needed.n, sizeof(*p.needed.part), by_name);
         for (p.shard = 0; p.shard < b->store->super.shards; p.shard++)
             for (unsigned i = 0; i < 2; i++) {
-                p.index_dir = i == 0;
                 (void)snprintf(p.dir, sizeof(p.dir), "%.1000s/shard-%02x%s", b->dest, p.shard, i ? "/log" : "");
                 (void)tb_io_list(b->w->io, p.dir, look_at, &p); /* what cannot be listed stays */
             }

@@ -307,6 +307,7 @@ static bool next_piece(struct tb_backup *b)
     }
     f->chained = follows;
     bool last = start / segment_bytes(b) == b->durable / segment_bytes(b);
+    b->piece.raw_ok = t->segment < tb_manifest_index(&b->cur, b->k)->from / segment_bytes(b);
     b->rc = tb_piece_begin(&b->piece, b->k, t->segment, t->from, last ? b->durable : 0, &b->err);
     return b->rc == TB_OK;
 }
@@ -340,7 +341,14 @@ bool tb_backup_log(struct tb_backup *b)
     if (!add_part(b, &p->part, p->found))
         return false;
     b->todo[b->todo_at].from = p->part.to;
-    bool whole = p->stop != 0 ? p->part.to == p->stop % segment_bytes(b) : p->frames.sealed;
+    bool whole = p->raw || (p->stop != 0 ? p->part.to == p->stop % segment_bytes(b) : p->frames.sealed);
+    if (p->raw) {
+        tb_log(TB_LOG_WARN, "backup: shard=%u segment %08x is damaged and copied as it is; run `tambo check`", b->k,
+               t->segment);
+        (void)pthread_mutex_lock(&b->lock);
+        b->status.damaged_segments++;
+        (void)pthread_mutex_unlock(&b->lock);
+    }
     tb_piece_end(p, true);
     p->stage = PIECE_ADOPT;
     b->todo_at += whole;
@@ -392,8 +400,8 @@ static bool dict_found(void *user, const char *name)
     struct dict_walk *d = user;
     struct tb_backup *b = d->b;
     struct tb_part p = {.kind = TB_PART_DICT, .shard = b->k};
-    char from[TB_PART_PATH], to[TB_PART_PATH], end;
-    if (strlen(name) != 4 || sscanf(name, "%4x%c", &p.number, &end) != 1)
+    char from[TB_PART_PATH], to[TB_PART_PATH];
+    if (!tb_part_read(name, &p) || p.kind != TB_PART_DICT)
         return true;
     for (size_t i = 0; b->have_prev && i < b->prev.n; i++) {
         const struct tb_part *o = &b->prev.part[i];

@@ -146,10 +146,6 @@ static void slice(struct tb_op *op)
 
 static void run_free(struct tb_copy_run *r)
 {
-    struct tb_copy_run **at = &r->shard->copies;
-    while (*at != r)
-        at = &(*at)->next;
-    *at = r->next;
     tb_index_snapshot_end(r->snap);
     if (r->in >= 0)
         (void)tb_io_file_close(r->shard->worker->io, r->in);
@@ -159,6 +155,14 @@ static void run_free(struct tb_copy_run *r)
     free(r->table);
     free(r->pages);
     free(r);
+}
+
+static void run_unlink(const struct tb_copy_run *r)
+{
+    struct tb_copy_run **at = &r->shard->copies;
+    while (*at != r)
+        at = &(*at)->next;
+    *at = r->next;
 }
 
 static void finish(struct tb_copy_run *r, enum tb_rc rc)
@@ -171,6 +175,7 @@ static void finish(struct tb_copy_run *r, enum tb_rc rc)
         (void)tb_io_unlink(w->io, fresh); /* what stays of it is only debris: the next one writes over it */
     job->head = r->head;
     job->run = NULL;
+    run_unlink(r);
     run_free(r);
     tb_worker_ready(w, &job->op, rc);
 }
@@ -335,6 +340,11 @@ void tb_copies_cancel(struct tb_shard *s)
 
 void tb_copies_drop(struct tb_shard *s)
 {
-    while (s->copies != NULL)
-        run_free(s->copies);
+    struct tb_copy_run *r = s->copies;
+    s->copies = NULL;
+    while (r != NULL) {
+        struct tb_copy_run *next = r->next;
+        run_free(r);
+        r = next;
+    }
 }

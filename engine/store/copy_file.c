@@ -37,7 +37,10 @@ static enum tb_rc head_check(const uint8_t *block, int64_t size, const char *pat
     memcpy(&h, block, sizeof(h));
     *out = h;
     h.crc = 0;
-    if (memcmp(h.magic, TB_COPY_MAGIC, 8) != 0 || tb_crc32c(0, &h, sizeof(h)) != out->crc)
+    size_t zeros = sizeof(h); /* behind the struct there is nothing */
+    while (zeros < TB_BLOCK && block[zeros] == 0)
+        zeros++;
+    if (memcmp(h.magic, TB_COPY_MAGIC, 8) != 0 || tb_crc32c(0, &h, sizeof(h)) != out->crc || zeros < TB_BLOCK)
         return tb_error_set(err, TB_CORRUPT, 0, "%s is no index copy, or its first block is damaged", path);
     if (h.format < TB_FORMAT_OLDEST || h.format > TB_FORMAT)
         return tb_error_set(err, TB_INVALID, 0, "%s has format %u; this program reads %u to %u", path, h.format,
@@ -76,6 +79,7 @@ static enum tb_rc read_head(struct tb_io *io, int fd, const char *path, struct t
 enum tb_rc tb_copy_open(struct tb_io *io, const char *path, const uint8_t *uuid, uint32_t shard,
                         struct tb_disk_copy *out, struct tb_error *err)
 {
+    *out = (struct tb_disk_copy){.shard = shard};
     int fd = open_direct(io, path);
     if (fd < 0)
         return tb_error_set(err, fd == -ENOENT ? TB_NOTFOUND : TB_IO, -fd, "%s cannot be opened", path);

@@ -66,6 +66,41 @@ void tb_part_name(const struct tb_part *p, char out[TB_PART_PATH])
         (void)snprintf(out, TB_PART_PATH, "shard-%02x/dict/%04x", p->shard, p->number);
 }
 
+/* hex: exactly n digits, lower case. */
+static bool hex(const char **s, unsigned n, uint64_t *out)
+{
+    *out = 0;
+    for (unsigned i = 0; i < n; i++, ++*s) {
+        char c = **s;
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+            return false;
+        *out = *out << 4 | (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    return true;
+}
+
+bool tb_part_read(const char *name, struct tb_part *out)
+{
+    uint64_t number = 0;
+    bool good;
+    size_t len = strlen(name);
+    out->from = out->to = 0;
+    if (strncmp(name, "index-", 6) == 0) {
+        out->kind = TB_PART_INDEX;
+        name += 6;
+        good = hex(&name, 16, &out->from);
+    } else if (len == 4) {
+        out->kind = TB_PART_DICT;
+        good = hex(&name, 4, &number);
+    } else {
+        out->kind = TB_PART_LOG;
+        good = hex(&name, 8, &number) && *name++ == '-' && hex(&name, 8, &out->from) && *name++ == '-' &&
+               hex(&name, 8, &out->to);
+    }
+    out->number = (uint32_t)number;
+    return good && *name == '\0';
+}
+
 void tb_part_path(const char *dest, const struct tb_part *p, char out[TB_PART_PATH])
 {
     char name[TB_PART_PATH];

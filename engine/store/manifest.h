@@ -40,6 +40,8 @@ const struct tb_part *tb_manifest_find(const struct tb_manifest *m, const struct
 const struct tb_part *tb_manifest_index(const struct tb_manifest *m, uint32_t shard);
 /* tb_part_name: relative to the folder: "shard-00/log/00000001-00000000-00400000". */
 void tb_part_name(const struct tb_part *p, char out[TB_PART_PATH]);
+/* tb_part_read: what a file is called in its folder, back: kind, number, from and to are set. False: none of ours. */
+bool tb_part_read(const char *name, struct tb_part *out);
 void tb_part_path(const char *dest, const struct tb_part *p, char out[TB_PART_PATH]);
 /* tb_manifest_text: as the file has it, with its digest. */
 void tb_manifest_text(const struct tb_manifest *m, struct tb_buf *out);

@@ -4,7 +4,8 @@
  *   ADOPT --a file of this piece lies there and is right--> DONE
  *     '--none, or it is not--> COPY --end met: synced--> CHECK --read again, past the page cache: the same--> DONE
  *
- * Invariants: every frame is checked, and linked to the one before, as it is copied; a file gets its final name only
+ * Invariants: every frame is checked, and linked to the one before, as it is copied (but for a damaged segment that
+ * only bodies point into: that is copied as it is, each body having its own checksum); a file gets its final name only
  * when what was read back has the digest of what was read; a file under its final name is never written to. Thread:
  * any, one at a time.
  */
@@ -54,12 +55,10 @@ struct search {
 static bool search_name(void *user, const char *name)
 {
     struct search *s = user;
-    unsigned segment;
-    uint64_t from, to;
-    char end;
-    if (sscanf(name, "%8x-%8" SCNx64 "-%8" SCNx64 "%c", &segment, &from, &to, &end) == 3 && segment == s->segment &&
-        from == s->from && to > s->to && to <= s->to_max)
-        s->to = to;
+    struct tb_part p;
+    if (tb_part_read(name, &p) && p.kind == TB_PART_LOG && p.number == s->segment && p.from == s->from &&
+        p.to > s->to && p.to <= s->to_max)
+        s->to = p.to;
     return true;
 }
 
@@ -130,7 +129,7 @@ enum tb_rc tb_piece_begin(struct tb_piece *p, uint32_t shard, uint32_t segment, 
     p->part = (struct tb_part){.kind = TB_PART_LOG, .shard = shard, .number = segment, .from = from};
     p->stop = stop;
     p->frames.at = segment_at(p) + from;
-    p->frames.sealed = false;
+    p->frames.sealed = p->raw = false;
     p->begin = p->frames;
     p->at = from;
     tb_sha256_init(&p->sha);
@@ -177,7 +176,12 @@ static enum tb_rc walk(struct tb_piece *p, bool *end, struct tb_error *err)
     if (n < 0)
         return tb_error_set(err, TB_IO, (int)-n, "segment %08x of shard %u cannot be read", p->part.number,
                             p->part.shard);
-    if (!take(p, (size_t)n, &used, end))
+    bool good = !p->raw && take(p, (size_t)n, &used, end);
+    if (!good && p->raw_ok && p->stage == PIECE_COPY && n > 0) {
+        p->raw = true;
+        used = (size_t)n;
+        *end = p->at + used == p->limit;
+    } else if (!good)
         return tb_error_set(err, TB_CORRUPT, 0,
                             "segment %08x of shard %u: no valid frame at %" PRIu64 "; run `tambo check`",
                             p->part.number, p->part.shard, p->frames.at - segment_at(p));
@@ -195,6 +199,8 @@ static enum tb_rc walk(struct tb_piece *p, bool *end, struct tb_error *err)
 
 static void finish_part(struct tb_piece *p)
 {
+    if (p->raw)
+        p->frames.chained = p->frames.sealed = false; /* what comes next cannot be linked to it */
     p->part.to = p->at;
     p->part.bytes = p->part.to - p->part.from;
     tb_sha256_final(&p->sha, p->part.sha256);

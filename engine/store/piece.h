@@ -19,7 +19,9 @@ struct tb_piece {
     struct tb_frames frames; /* where the walk is; carries the chain from one piece to the next */
     struct tb_frames begin;  /* where it began */
     enum tb_piece_stage stage;
-    bool found; /* it was in the folder already: a backup that did not come to its end left it */
+    bool raw_ok; /* no replay needs this segment: if a frame is damaged, its bytes are copied as they are */
+    bool raw;    /* it came to that */
+    bool found;  /* it was in the folder already: a backup that did not come to its end left it */
     int in, out;
     uint64_t base, limit; /* offset in the segment of the first byte of `in`, and behind its last */
     uint64_t at;          /* offset in the segment */

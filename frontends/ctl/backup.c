@@ -20,9 +20,10 @@ struct waiting {
 static json_t *describe(const struct tb_backup_status *s)
 {
 #define N(field) #field, (json_int_t)s->field
-    json_t *o = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "running", s->running,
-                          N(run), N(shard), N(shards), N(done_bytes), N(total_bytes), N(copied_bytes), N(kept_bytes),
-                          N(copied_files), N(kept_files), N(removed_runs), N(removed_files), N(time_ms));
+    json_t *o = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "running",
+                          s->running, N(run), N(shard), N(shards), N(done_bytes), N(total_bytes), N(copied_bytes),
+                          N(kept_bytes), N(copied_files), N(kept_files), N(removed_runs), N(removed_files),
+                          N(damaged_segments), N(time_ms));
 #undef N
     return o;
 }

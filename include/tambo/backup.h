@@ -22,6 +22,7 @@ struct tb_backup_status {
     uint64_t done_bytes, total_bytes;  /* of this shard; total grows while it is learnt */
     uint64_t copied_bytes, kept_bytes; /* new in the folder; there already and still part of it */
     uint32_t copied_files, kept_files;
+    uint32_t damaged_segments;            /* copied as they are: a frame in them is damaged */
     uint32_t removed_runs, removed_files; /* by keep and keep_days */
     int64_t time_ms;                      /* what was acknowledged before this moment is in it */
 };

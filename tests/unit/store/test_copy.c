@@ -213,7 +213,9 @@ static void test_every_changed_byte_is_noticed(void **state)
     uint64_t size = TB_BLOCK + h.pages * TB_COPY_PAGE + (h.pages * 4 + TB_BLOCK - 1) / TB_BLOCK * TB_BLOCK;
     unsigned seed = 4711;
     for (unsigned i = 0; i < 60; i++) {
-        uint64_t at = i < 20 ? i * sizeof(h) / 20 : TB_BLOCK + (uint64_t)rand_r(&seed) % (size - TB_BLOCK);
+        uint64_t at = i < 20   ? i * sizeof(h) / 20
+                      : i < 25 ? i * 150
+                               : TB_BLOCK + (uint64_t)rand_r(&seed) % (size - TB_BLOCK);
         struct tb_disk_ckpt ckpt;
         flip(copy, at);
         if (tb_copy_verify(x.io, copy, &err) != TB_CORRUPT)

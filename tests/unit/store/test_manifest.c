@@ -61,6 +61,15 @@ static void test_read_back(void **state)
         assert_int_equal(back.part[i].bytes, m.part[i].bytes);
         assert_int_equal(back.part[i].time_ms, m.part[i].time_ms);
     }
+    for (size_t i = 0; i < m.n; i++) {
+        struct tb_part p = {.shard = m.part[i].shard};
+        tb_part_name(&m.part[i], name);
+        assert_true(tb_part_read(strrchr(name, '/') + 1, &p));
+        assert_true(p.kind == m.part[i].kind && p.number == m.part[i].number && p.from == m.part[i].from);
+        assert_true(p.kind != TB_PART_LOG || p.to == m.part[i].to);
+        name[strlen(name) - 1] = 'G';
+        assert_false(tb_part_read(strrchr(name, '/') + 1, &p));
+    }
     tb_part_name(&m.part[2], name);
     assert_string_equal(name, "shard-00/log/00000001-00001388-00400000");
     tb_part_name(&m.part[4], name);

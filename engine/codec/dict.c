@@ -28,6 +28,31 @@ static struct tb_codec_dict builtins[BUILTINS] = {
 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Memory for one digest, had before zstd is asked: zstd 1.5.4 reads through the NULL that its allocator returns there.
+ */
+struct room {
+    void *ptr;
+    size_t len;
+};
+
+static void *room_take(void *opaque, size_t n)
+{
+    struct room *r = opaque;
+    void *p = r->ptr;
+
+    if (!p || n > r->len)
+        return malloc(n);
+    r->ptr = NULL;
+    return p;
+}
+
+/* The digest keeps this function for its end; the room itself is gone by then. */
+static void room_free(void *opaque, void *p)
+{
+    (void)opaque;
+    free(p);
+}
+
 ZSTD_CDict *tb_dict_digest(struct tb_slice bytes, enum tb_codec_role role, int level, unsigned hash_log)
 {
     ZSTD_compressionParameters p = ZSTD_getCParams(level, ZSTD_CONTENTSIZE_UNKNOWN, bytes.len);
@@ -36,7 +61,14 @@ ZSTD_CDict *tb_dict_digest(struct tb_slice bytes, enum tb_codec_role role, int l
         p.hashLog = hash_log;
         p.minMatch = role == TB_ROLE_CACHE ? MATCH_MIN_CACHE : MATCH_MIN;
     }
-    return ZSTD_createCDict_advanced(bytes.ptr, bytes.len, ZSTD_dlm_byRef, ZSTD_dct_auto, p, ZSTD_defaultCMem);
+    struct room room = {.len = ZSTD_estimateCDictSize_advanced(bytes.len, p, ZSTD_dlm_byRef)};
+    room.ptr = malloc(room.len);
+    if (!room.ptr)
+        return NULL;
+    ZSTD_customMem memory = {room_take, room_free, &room};
+    ZSTD_CDict *c = ZSTD_createCDict_advanced(bytes.ptr, bytes.len, ZSTD_dlm_byRef, ZSTD_dct_auto, p, memory);
+    free(room.ptr); /* not taken */
+    return c;
 }
 
 const ZSTD_CDict *tb_dict_at(const struct tb_codec_dict *shared, int level)

@@ -140,7 +140,7 @@ static enum tb_rc roll_back_fd(struct tb_io *io, int fd, const char *path, uint6
     enum { SLOT = META_LEAD + TB_META_BYTES };
     uint8_t slot[2][SLOT];
     for (unsigned i = 0; i < 2; i++) {
-        int64_t n = tb_io_pread(io, fd, slot[i], SLOT, i * PAGE);
+        int64_t n = tb_io_pread_sure(io, fd, slot[i], SLOT, i * PAGE);
         if (n != SLOT)
             return tb_error_set(err, n < 0 ? TB_IO : TB_CORRUPT, n < 0 ? (int)-n : 0,
                                 "index %s: meta page %u cannot be read", path, i);
@@ -209,8 +209,15 @@ enum tb_rc tb_index_commit(struct tb_index *ix, uint64_t *txnid)
 
 enum tb_rc tb_index_meta(struct tb_index *ix, struct tb_io *io, int fd, uint64_t txnid, uint8_t meta[TB_META_BYTES])
 {
-    int64_t n = tb_io_pread(io, fd, meta, TB_META_BYTES, (txnid & 1) * PAGE + META_LEAD);
-    if (n != TB_META_BYTES || meta_txnid(meta) != txnid)
+    uint8_t again[TB_META_BYTES] = {0};
+    int64_t n = TB_META_BYTES;
+    bool same = false;
+    for (int i = 0; i < 3 && n == TB_META_BYTES && !same; i++) { /* it goes into CKPT, so it must be right */
+        memcpy(meta, again, TB_META_BYTES);
+        n = tb_io_pread(io, fd, again, TB_META_BYTES, (txnid & 1) * PAGE + META_LEAD);
+        same = memcmp(meta, again, TB_META_BYTES) == 0;
+    }
+    if (!same || meta_txnid(meta) != txnid)
         fail(ix, TB_IO, "its meta page cannot be read back", EIO);
     return ix->rc;
 }

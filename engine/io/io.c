@@ -149,6 +149,23 @@ int tb_io_sync(struct tb_io *io, int fd)
     return io->backend->files->sync(io, fd);
 }
 
+int64_t tb_io_pread_sure(struct tb_io *io, int fd, void *buf, size_t len, uint64_t offset)
+{
+    enum { SMALL = 4096, TRIES = 4 };
+    char other[SMALL];
+    TB_ASSERT(len <= SMALL);
+    int64_t n = tb_io_pread(io, fd, buf, len, offset);
+    for (int i = 1; i < TRIES && n >= 0; i++) {
+        tb_io_file_forget(io, fd);
+        int64_t again = tb_io_pread(io, fd, other, len, offset);
+        if (again < 0 || (again == n && memcmp(buf, other, (size_t)n) == 0))
+            return again;
+        memcpy(buf, other, (size_t)again);
+        n = again;
+    }
+    return n < 0 ? n : -EIO;
+}
+
 void tb_io_file_forget(struct tb_io *io, int fd)
 {
     io->backend->files->forget(io, fd);

@@ -330,6 +330,18 @@ static const uint8_t *frame_at(struct window *w, uint32_t segment, uint64_t offs
     return p;
 }
 
+/* frame_surely: the same; what looks invalid is read a second time, from the disk, before it is believed (R19). */
+static const uint8_t *frame_surely(struct window *w, uint32_t segment, uint64_t offset, struct tb_disk_frame *h,
+                                   bool *failed)
+{
+    const uint8_t *p = frame_at(w, segment, offset, h, failed);
+    if (p != NULL || *failed)
+        return p;
+    w->len = 0;
+    tb_io_file_forget(w->log->cfg.io, w->fd);
+    return frame_at(w, segment, offset, h, failed);
+}
+
 static enum tb_rc records_each(const struct tb_log *log, const uint8_t *p, const struct tb_disk_frame *h,
                                enum tb_rc (*each)(void *, const struct tb_record *), void *user, struct tb_error *err)
 {
@@ -449,7 +461,7 @@ static enum tb_rc mark_found(struct tb_log *log, struct window *w, struct tb_log
         return TB_OK;
     enum tb_rc rc = window_open(log, w, segment, err);
     if (rc == TB_OK &&
-        (frame_at(w, segment, m.last % log->cfg.segment_bytes, &h, &failed) == NULL || h.crc != m.chain ||
+        (frame_surely(w, segment, m.last % log->cfg.segment_bytes, &h, &failed) == NULL || h.crc != m.chain ||
          (h.flags & TB_FRAME_SEALS ? first_frame(log, segment + 1) : m.last + h.len) != m.end))
         rc = tb_error_set(err, failed ? TB_IO : TB_CORRUPT, 0,
                           "log %s ends before position %llu, which the index already holds; run `tambo check`",
@@ -480,7 +492,7 @@ enum tb_rc tb_log_scan(struct tb_log *log, struct tb_log_mark from,
     while (rc == TB_OK) {
         struct tb_disk_frame h;
         uint64_t offset = log->end - (uint64_t)log->segment * log->cfg.segment_bytes;
-        const uint8_t *p = frame_at(&w, log->segment, offset, &h, &failed);
+        const uint8_t *p = frame_surely(&w, log->segment, offset, &h, &failed);
         if (p == NULL || (h.chain != log->chain && TB_KEEPS(chain)) || h.epoch > log->cfg.epoch) {
             rc = failed ? tb_error_set(err, TB_IO, EIO, "log %s: segment %08x cannot be read", log->dir, log->segment)
                         : no_frame_after(&w, log->segment, offset, err);
@@ -785,12 +797,35 @@ static bool current_ready(const struct tb_log *log)
     return segment_ready(log, log->segment);
 }
 
+/* last_frame_read: blocks of which the last frame is bytes `at` on, as they are on the disk: the frame is checked, and
+ * what of the one before lies in its first block is read until it is certain. 0 or -errno. */
+static int64_t last_frame_read(struct tb_log *log, int fd, uint8_t *block, size_t len, uint64_t from, size_t at)
+{
+    enum { TRIES = 3 };
+    uint8_t lead[TB_BLOCK];
+    int64_t n = -EIO;
+    for (int i = 0; i < TRIES; i++) {
+        n = tb_io_pread(log->cfg.io, fd, block, len, from);
+        if (n < 0)
+            return n;
+        if (n == (int64_t)len && tb_crc32c(log->seed, block + at + 8, log->scanned - 8) == log->chain)
+            break;
+        n = -EIO;
+    }
+    int plain = n < 0 || at == 0 ? -1 : read_fd(log, segment_of(log, log->last_frame));
+    if (plain >= 0)
+        n = tb_io_pread_sure(log->cfg.io, plain, lead, TB_BLOCK, from);
+    if (plain >= 0 && n == TB_BLOCK)
+        memcpy(block, lead, at);
+    return n < 0 ? n : 0;
+}
+
 /* rewrite: the blocks from..to again, with the bytes they hold. */
 static int64_t rewrite(struct tb_log *log, int fd, uint64_t from, uint64_t to)
 {
     uint8_t *block = aligned_alloc(TB_BLOCK, to - from);
-    int64_t n = block == NULL ? -ENOMEM : tb_io_pread(log->cfg.io, fd, block, to - from, from);
-    if (n == (int64_t)(to - from))
+    int64_t n = block == NULL ? -ENOMEM : last_frame_read(log, fd, block, to - from, from, log->last_frame % TB_BLOCK);
+    if (n == 0)
         n = tb_io_pwrite(log->cfg.io, fd, block, to - from, from);
     free(block);
     return n < 0 ? n : n == (int64_t)(to - from) ? 0 : -EIO;
@@ -839,9 +874,12 @@ enum tb_rc tb_log_start(struct tb_log *log, struct tb_error *err)
         log->made = log->segment;
     uint64_t offset = log->end - (uint64_t)log->segment * log->cfg.segment_bytes;
     if (offset % TB_BLOCK != 0) {
-        int64_t n = tb_log_read_now(log, log->tail, offset % TB_BLOCK, log->end - offset % TB_BLOCK, true);
-        if (n < 0)
-            return tb_error_set(err, TB_IO, (int)-n, "log segment %s: its last block cannot be read", path);
+        /* the next frame's write begins with these bytes: a mistake here would destroy what is durable */
+        int fd = read_fd(log, log->segment);
+        int64_t n = fd < 0 ? fd : tb_io_pread_sure(log->cfg.io, fd, log->tail, TB_BLOCK, offset - offset % TB_BLOCK);
+        if (n != TB_BLOCK)
+            return tb_error_set(err, TB_IO, n < 0 ? (int)-n : EIO, "log segment %s: its last block cannot be read",
+                                path);
     }
     return TB_OK;
 }
@@ -907,7 +945,7 @@ enum tb_rc tb_log_room(struct tb_log *log, size_t bytes, uint32_t records, uint6
             return log->short_of_space ? TB_NOSPACE : TB_BUSY;
         struct group *g = group_new(log);
         if (g == NULL)
-            return TB_BUSY;
+            return TB_NOSPACE; /* not BUSY: nothing would tell whoever waits that there is memory again */
         group_begin(log, g);
         make_next(log);
     }

@@ -165,7 +165,7 @@ enum tb_rc tb_segment_check(struct tb_io *io, const struct tb_log_config *cfg, u
     if (fd < 0)
         return tb_error_set(err, fd == -ENOENT ? TB_NOTFOUND : TB_IO, -fd, "log segment %s cannot be opened", path);
     struct tb_disk_segment h, want;
-    int64_t n = tb_io_pread(io, fd, &h, sizeof(h), 0);
+    int64_t n = tb_io_pread_sure(io, fd, &h, sizeof(h), 0);
     int64_t size = tb_io_file_size(io, fd);
     (void)tb_io_file_close(io, fd);
     if (n < 0)

@@ -20,7 +20,7 @@ enum tb_rc tb_slot_read(struct tb_io *io, const char *path, tb_slot_check check,
     int64_t n = 0;
     for (unsigned i = 0; i < 2 && n >= 0; i++) {
         uint64_t seq = 0;
-        n = tb_io_pread(io, fd, slot, TB_BLOCK, (uint64_t)i * TB_SLOT_STRIDE);
+        n = tb_io_pread_sure(io, fd, slot, TB_BLOCK, (uint64_t)i * TB_SLOT_STRIDE);
         if (n == TB_BLOCK && check(slot, &seq) && (!found || seq > best)) {
             memcpy(block, slot, TB_BLOCK);
             best = seq;

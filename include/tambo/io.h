@@ -88,6 +88,11 @@ int tb_io_lock(struct tb_io *io, int fd);
 int64_t tb_io_pread(struct tb_io *io, int fd, void *buf, size_t len, uint64_t offset);
 int64_t tb_io_pwrite(struct tb_io *io, int fd, const void *buf, size_t len, uint64_t offset);
 int tb_io_sync(struct tb_io *io, int fd);
+/*
+ * tb_io_pread_sure: as tb_io_pread, of something small that no checksum covers, or whose checksum is to be believed
+ * when it is wrong: read until two readings agree, past the page cache, at most four times. -EIO: they never do.
+ */
+int64_t tb_io_pread_sure(struct tb_io *io, int fd, void *buf, size_t len, uint64_t offset);
 /* tb_io_file_forget: what the page cache holds of the file and thinks clean is dropped: the next read sees the disk.
  * After a failed sync the two may differ. Advice: nothing to check. */
 void tb_io_file_forget(struct tb_io *io, int fd);

@@ -232,6 +232,8 @@ static void create_place(struct tb_call *call, struct tb_worker *owner)
     }
     call->rc = tb_shard_admit(s, sizeof(struct tb_pay_place) + TB_NAME_MAX + TB_SECRET_MAX, 1, ADMIT_CALL);
     if (call->rc == TB_OK)
+        call->rc = tb_directory_reserve(owner->store);
+    if (call->rc == TB_OK)
         log_place(s, &r->id);
 }
 
@@ -388,6 +390,8 @@ static void undelete_place(struct tb_call *call, struct tb_worker *owner)
     if (call->rc == TB_OK)
         call->rc = tb_shard_admit(s, sizeof(struct tb_pay_place) + TB_NAME_MAX + TB_SECRET_MAX + sizeof(gone), 2,
                                   ADMIT_CALL);
+    if (call->rc == TB_OK)
+        call->rc = tb_directory_reserve(owner->store);
     if (call->rc != TB_OK)
         return;
     log_place(s, &r->id);

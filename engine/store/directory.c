@@ -68,25 +68,58 @@ enum tb_rc tb_directory_next(struct tb_store *store, struct tb_slice after, stru
     return have ? TB_OK : TB_NOTFOUND;
 }
 
+/* room_for: at least so many names more. Lock held, or the store is nobody else's. */
+static bool room_for(struct tb_store *store, size_t more)
+{
+    size_t cap = store->names_cap ? store->names_cap : 64;
+    while (cap < store->names_n + more)
+        cap *= 2;
+    if (cap == store->names_cap)
+        return true;
+    struct tb_identity **v = realloc(store->names, cap * sizeof(struct tb_identity *));
+    if (v == NULL)
+        return false;
+    store->names = v;
+    store->names_cap = cap;
+    return true;
+}
+
+enum tb_rc tb_directory_reserve(struct tb_store *store)
+{
+    struct tb_spare_name *spare = malloc(sizeof(*spare));
+    (void)pthread_rwlock_wrlock(&store->lock);
+    bool good = spare != NULL && room_for(store, store->spares + 1);
+    if (good) {
+        spare->next = store->spare;
+        store->spare = spare;
+        store->spares++;
+    }
+    (void)pthread_rwlock_unlock(&store->lock);
+    if (!good)
+        free(spare);
+    return good ? TB_OK : TB_LIMIT;
+}
+
+/* insert: into the room that there is. */
+static void insert(struct tb_store *store, size_t i, struct tb_identity *id)
+{
+    TB_ASSERT(store->names_n < store->names_cap);
+    memmove(store->names + i + 1, store->names + i, (store->names_n - i) * sizeof(struct tb_identity *));
+    store->names[i] = id;
+    store->names_n++;
+}
+
 void tb_directory_set(struct tb_store *store, const struct tb_identity *id)
 {
     bool found;
     (void)pthread_rwlock_wrlock(&store->lock);
     size_t i = position(store, tb_slice_str(id->name), &found);
-    if (!found && store->names_n == store->names_cap) {
-        size_t cap = store->names_cap ? store->names_cap * 2 : 64;
-        struct tb_identity **v = realloc(store->names, cap * sizeof(struct tb_identity *));
-        TB_ASSERT(v !=
-                  NULL); /* a name that is durable must be findable: without memory for it the process must not go on */
-        store->names = v;
-        store->names_cap = cap;
-    }
     if (!found) {
-        struct tb_identity *copy = malloc(sizeof(*copy));
-        TB_ASSERT(copy != NULL);
-        memmove(store->names + i + 1, store->names + i, (store->names_n - i) * sizeof(struct tb_identity *));
-        store->names[i] = copy;
-        store->names_n++;
+        struct tb_spare_name *spare = store->spare;
+        TB_ASSERT(spare != NULL); /* reserved before the name was logged */
+        store->spare = spare->next;
+        store->spares--;
+        insert(store, i, &spare->id);
     }
     *store->names[i] = *id;
     (void)pthread_rwlock_unlock(&store->lock);
@@ -105,16 +138,26 @@ void tb_directory_remove(struct tb_store *store, struct tb_slice name)
     (void)pthread_rwlock_unlock(&store->lock);
 }
 
-static void read_places(struct tb_store *store, struct tb_index *ix)
+static enum tb_rc read_places(struct tb_store *store, struct tb_index *ix)
 {
     struct tb_slice k, v;
-    bool more = tb_index_ge(ix, TB_DB_PLACE, tb_slice("\0", 1), 0, &k, &v);
+    bool more = tb_index_ge(ix, TB_DB_PLACE, tb_slice("\0", 1), 0, &k, &v), found;
     for (; more; more = tb_index_next(ix, TB_DB_PLACE, 0, &k, &v)) {
-        struct tb_identity id;
-        if (k.len != 4 || !tb_place_read(v, tb_get_be32(k.ptr), &id))
-            continue;
-        tb_directory_set(store, &id);
+        struct tb_spare_name *name = malloc(sizeof(*name));
+        if (name == NULL || !room_for(store, 1)) {
+            free(name);
+            return TB_LIMIT;
+        }
+        size_t i = 0;
+        bool good = k.len == 4 && tb_place_read(v, tb_get_be32(k.ptr), &name->id);
+        if (good)
+            i = position(store, tb_slice_str(name->id.name), &found);
+        if (good && !found)
+            insert(store, i, &name->id);
+        else
+            free(name);
     }
+    return tb_index_rc(ix);
 }
 
 static void free_names(struct tb_identity **names, size_t n)
@@ -124,25 +167,33 @@ static void free_names(struct tb_identity **names, size_t n)
     free(names);
 }
 
-void tb_directory_load(struct tb_store *store, struct tb_index *ix)
+enum tb_rc tb_directory_load(struct tb_store *store, struct tb_index *ix)
 {
     struct tb_store *fresh = calloc(1, sizeof(*fresh)); /* of which only the names are used */
-    TB_ASSERT(fresh != NULL);
-    (void)pthread_rwlock_init(&fresh->lock, NULL);
-    read_places(fresh, ix);
+    if (fresh == NULL)
+        return TB_LIMIT;
+    enum tb_rc rc = read_places(fresh, ix);
     (void)pthread_rwlock_wrlock(&store->lock); /* at no moment is a name missing */
-    struct tb_identity **names = store->names;
-    size_t n = store->names_n;
-    store->names = fresh->names;
-    store->names_n = fresh->names_n;
-    store->names_cap = fresh->names_cap;
+    if (rc == TB_OK && !room_for(fresh, store->spares))
+        rc = TB_LIMIT;
+    struct tb_identity **names = rc == TB_OK ? store->names : fresh->names;
+    size_t n = rc == TB_OK ? store->names_n : fresh->names_n;
+    if (rc == TB_OK) {
+        store->names = fresh->names;
+        store->names_n = fresh->names_n;
+        store->names_cap = fresh->names_cap;
+    }
     (void)pthread_rwlock_unlock(&store->lock);
     free_names(names, n);
-    (void)pthread_rwlock_destroy(&fresh->lock);
     free(fresh);
+    return rc;
 }
 
 void tb_directory_free(struct tb_store *store)
 {
     free_names(store->names, store->names_n);
+    for (struct tb_spare_name *spare; (spare = store->spare) != NULL;) {
+        store->spare = spare->next;
+        free(spare);
+    }
 }

@@ -144,8 +144,13 @@ static void rebuilt(struct tb_op *op)
     }
     tb_log(TB_LOG_WARN, "shard=%u serves again after %llu ms", s->number,
            (unsigned long long)((tb_io_now_ns(s->worker->io) - s->failed_ns) / 1000000));
-    if (s->number == 0)
-        tb_directory_load(s->store, s->ix);
+    if (s->number == 0 && (rc = tb_directory_load(s->store, s->ix)) != TB_OK) {
+        struct tb_error err;
+        (void)tb_error_set(&err, rc, 0, "the accounts cannot be read");
+        atomic_fetch_sub(&s->store->queue_unsettled, 1); /* what fails now adds it again */
+        tb_shard_fail(s, &err);
+        return;
+    }
     tb_queue_resume(s);
 }
 

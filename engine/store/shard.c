@@ -392,9 +392,19 @@ struct tb_shard *tb_shard_of(struct tb_worker *w, uint32_t number)
 
 /* ---- the mutation path ---- */
 
+bool tb_shard_sound(struct tb_shard *s)
+{
+    struct tb_error err;
+    if (s->failed || tb_index_rc(s->ix) == TB_OK)
+        return !s->failed;
+    (void)tb_error_set(&err, tb_index_rc(s->ix), 0, "shard %s: %s", s->dir, tb_index_error(s->ix));
+    tb_shard_fail(s, &err);
+    return false;
+}
+
 enum tb_rc tb_shard_admit(struct tb_shard *s, size_t bytes, uint32_t records, enum tb_admit kind)
 {
-    if (s->failed)
+    if (!tb_shard_sound(s))
         return TB_IO;
     if (s->stopping)
         return TB_BUSY;
@@ -520,6 +530,8 @@ static bool call_run(struct tb_shard *s, struct tb_call *call)
         return true;
     }
     call->run(call, s->worker);
+    if (!tb_shard_sound(s))
+        call->rc = TB_IO; /* whatever it was told is not there may be there */
     if (call->rc == TB_BUSY && !s->stopping && !s->failed)
         return false;
     call->position = tb_log_end(s->log);
@@ -574,8 +586,9 @@ void tb_gate_insert(struct tb_shard *s, uint64_t position, struct tb_op *op)
 {
     op->offset = position;
     op->next = NULL;
-    if (s->failed || durable(s, position)) {
-        tb_worker_ready(s->worker, op, s->failed ? TB_IO : TB_OK);
+    bool sound = tb_shard_sound(s);
+    if (!sound || durable(s, position)) {
+        tb_worker_ready(s->worker, op, sound ? TB_OK : TB_IO);
         return;
     }
     if (s->gate_last == NULL || s->gate_last->offset <= position) { /* nearly always */
@@ -595,7 +608,7 @@ void tb_gate_insert(struct tb_shard *s, uint64_t position, struct tb_op *op)
 
 bool tb_gate_open(struct tb_account *a, uint64_t position)
 {
-    return !a->shard->failed && durable(a->shard, position);
+    return tb_shard_sound(a->shard) && durable(a->shard, position);
 }
 
 void tb_gate_wait(struct tb_account *a, uint64_t position, struct tb_op *op)

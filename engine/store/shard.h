@@ -217,6 +217,11 @@ struct tb_worker {
     size_t scratch_cap;
 };
 
+struct tb_spare_name {
+    struct tb_identity id; /* first: it becomes an entry of the directory, and is freed as one */
+    struct tb_spare_name *next;
+};
+
 struct tb_store {
     char dir[TB_PATH];
     struct tb_store_config cfg;
@@ -237,6 +242,8 @@ struct tb_store {
     struct tb_dicts dicts;
     struct tb_identity **names; /* sorted by name; owned */
     size_t names_n, names_cap;
+    struct tb_spare_name *spare; /* owned; room reserved for names about to be logged */
+    size_t spares;
 };
 
 /* shard.c */
@@ -271,6 +278,11 @@ uint8_t *tb_shard_fill(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t
 void tb_shard_filled(struct tb_shard *s);
 /* tb_shard_touched: the account changed: its position moves, the views of mbox (0: all) are told. */
 void tb_shard_touched(struct tb_shard *s, uint32_t acct, uint32_t mbox);
+/*
+ * tb_shard_sound: false if the shard failed, or fails now because its index has met an error: the index then says that
+ * nothing is there, and neither a reply nor a decision may rest on that. Asked by admit, gates, calls and every turn.
+ */
+bool tb_shard_sound(struct tb_shard *s);
 /* tb_shard_fail: R7: nothing of it is answered or written any more; once nobody holds anything of it, it is rebuilt.
  * May be called anywhere on the owner's thread: who holds something is told from the loop. */
 void tb_shard_fail(struct tb_shard *s, const struct tb_error *err);
@@ -370,10 +382,13 @@ bool tb_backup_stop(struct tb_worker *w);
 void tb_views_notify(struct tb_account *a, uint32_t mbox);
 
 /* directory.c */
+/* tb_directory_reserve: LIMIT without memory for one more name. Before a new name is logged: once it is durable it must
+ * be findable. tb_directory_set: a name, known or reserved. */
+enum tb_rc tb_directory_reserve(struct tb_store *store) TB_USE_RESULT;
 void tb_directory_set(struct tb_store *store, const struct tb_identity *id);
 void tb_directory_remove(struct tb_store *store, struct tb_slice name);
-/* tb_directory_load: what shard 0's index says replaces what is in memory. */
-void tb_directory_load(struct tb_store *store, struct tb_index *ix);
+/* tb_directory_load: what shard 0's index says replaces what is in memory. LIMIT, or the index's code: nothing does. */
+enum tb_rc tb_directory_load(struct tb_store *store, struct tb_index *ix) TB_USE_RESULT;
 void tb_directory_free(struct tb_store *store);
 
 /* delivery.c: a message ready to be stored: a BLOB payload in four parts, without its ids */

@@ -342,14 +342,14 @@ enum tb_rc tb_worker_open(struct tb_store *store, uint32_t index, struct tb_io *
     enum tb_rc rc = TB_OK;
     for (uint32_t i = index; rc == TB_OK && i < store->super.shards; i += store->cfg.workers)
         rc = tb_shard_open(w, i, &store->shard[i], err);
+    if (rc == TB_OK && index == 0 && (rc = tb_directory_load(store, store->shard[0]->ix)) != TB_OK)
+        (void)tb_error_set(err, rc, 0, "the accounts cannot be read");
     if (rc != TB_OK) {
         tb_worker_close(w);
         return rc;
     }
-    if (index == 0) {
-        tb_directory_load(store, store->shard[0]->ix);
+    if (index == 0)
         store->first_acct = store->shard[0]->x.state.next_acct;
-    }
     store->worker[index] = w;
     w->tick_op = (struct tb_op){.done = tick, .user = w};
     w->ticking = true;
@@ -405,7 +405,7 @@ static void stop_step(struct tb_worker *w)
 unsigned tb_worker_turn(struct tb_worker *w, bool wait)
 {
     for (uint32_t i = w->index; i < w->store->super.shards; i += w->store->cfg.workers)
-        if (w->store->shard[i] != NULL && !w->store->shard[i]->failed)
+        if (w->store->shard[i] != NULL && tb_shard_sound(w->store->shard[i]))
             tb_log_flush(w->store->shard[i]->log);
     unsigned n = tb_io_turn(w->io, wait && w->ready_first == NULL);
     n += run_ready(w);

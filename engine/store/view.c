@@ -145,15 +145,7 @@ struct tb_account *tb_view_account(const struct tb_view *v)
 
 static enum tb_rc failed(struct tb_view *v, enum tb_rc otherwise)
 {
-    struct tb_shard *s = v->account->shard;
-    if (s->failed)
-        return TB_IO;
-    if (tb_index_rc(s->ix) == TB_OK)
-        return otherwise;
-    struct tb_error err;
-    (void)tb_error_set(&err, tb_index_rc(s->ix), 0, "shard %s: %s", s->dir, tb_index_error(s->ix));
-    tb_shard_fail(s, &err);
-    return err.rc;
+    return tb_shard_sound(v->account->shard) ? otherwise : TB_IO;
 }
 
 /* learn: add the mailbox's UIDs from `uid` on, below `end`, to the view; returns how many. */
@@ -574,7 +566,7 @@ enum tb_rc tb_flags_update(struct tb_view *v, const struct tb_uidset *uids, enum
     for (uint32_t uid = 1; rc == TB_OK && more;) {
         tb_uidset_clear(&set);
         more = pick_rows(v, uids, &p, &uid, TB_KEEPS(batch) ? FLAGS_PER_RECORD : UINT32_MAX, &set);
-        if (set.n == 0)
+        if (set.n == 0 && !set.failed)
             continue;
         rc = set.failed
                  ? TB_LIMIT

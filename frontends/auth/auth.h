@@ -14,8 +14,8 @@ struct tb_config;
 
 enum { TB_PASSWORD_MAX = 1024 };
 
-struct tb_login {                /* the caller's, alive until op.done */
-    struct tb_op op;             /* op.rc: OK, INVALID (name or password wrong), BUSY (throttled: try later) */
+struct tb_login {    /* the caller's, alive until op.done */
+    struct tb_op op; /* op.rc: OK, INVALID (name or password wrong), BUSY (throttled, or no memory: try later) */
     struct tb_identity identity; /* filled when OK, but for the secret */
     /* private */
     struct tb_worker *worker;
@@ -25,7 +25,7 @@ struct tb_login {                /* the caller's, alive until op.done */
     char name[TB_NAME_MAX + 1];
     char password[TB_PASSWORD_MAX + 1];
     size_t password_len;
-    bool known, match;
+    bool known, match, starved;
 };
 /* tb_login_start: verify. Name may be any bytes; it is resolved with tb_name_resolve. The password is wiped before
  * op.done runs. */

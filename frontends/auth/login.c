@@ -12,6 +12,7 @@
 #include "frontends/auth/throttle.h"
 
 #include <pthread.h>
+#include <errno.h>
 #include <stdio.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -78,6 +79,11 @@ static void finish(struct tb_login *l)
         answer(l, TB_OK);
         return;
     }
+    if (l->starved) {
+        log_failure(l, "memory");
+        answer(l, TB_BUSY);
+        return;
+    }
     tb_throttle_failed(l->peer, counted_name(l), now);
     log_failure(l, l->known ? "password" : "unknown");
     answer(l, TB_INVALID);
@@ -85,7 +91,9 @@ static void finish(struct tb_login *l)
 
 static void verify(struct tb_login *l)
 {
+    errno = 0;
     l->match = tb_password_verify(l->identity.secret, tb_slice(l->password, l->password_len));
+    l->starved = !l->match && errno == ENOMEM; /* the password was not looked at: nobody is to be told it is wrong */
 }
 
 static void hash_work(struct tb_op *op)
@@ -126,7 +134,7 @@ void tb_login_start(struct tb_worker *w, const struct tb_config *cfg, const char
     login->worker = w;
     login->proto = proto;
     login->known = false;
-    login->match = false;
+    login->match = login->starved = false;
     memset(&login->identity, 0, sizeof(login->identity));
     fits = take(login, peer, name, password);
     tb_store_secret(tb_worker_store(w), "throttle", key);

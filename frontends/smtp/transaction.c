@@ -342,7 +342,8 @@ enum tb_step smtp_rcpt(struct smtp_session *s, struct tb_slice args)
 
 /* ---- the delivery ---- */
 
-static void put_trace(struct smtp_session *s, struct smtp_transaction *tx, int64_t now_s)
+/* put_trace: false without memory: a message must not be stored without its trace (RFC 5321 4.4). */
+static bool put_trace(struct smtp_session *s, struct smtp_transaction *tx, int64_t now_s)
 {
     struct smtp_trace t = {
         .from = tx->from,
@@ -355,8 +356,12 @@ static void put_trace(struct smtp_session *s, struct smtp_transaction *tx, int64
         .now_s = now_s,
     };
     tx->trace.len = 0;
+    tx->trace.failed = false; /* of an earlier message */
     smtp_trace_write(&t, &tx->trace);
+    if (tx->trace.failed)
+        return false;
     tb_delivery_trace(tx->delivery, tb_buf_all(&tx->trace));
+    return true;
 }
 
 /* begin_delivery: false: nothing has begun, the transaction stays as it was. */
@@ -371,17 +376,20 @@ static bool begin_delivery(struct smtp_session *s, bool dots)
     }
     for (struct smtp_recipient *r = tx->first; r; r = r->next) {
         r->target.internaldate = now_s;
-        if (!r->twin && tb_delivery_add(tx->delivery, &r->target) != TB_OK) {
-            tb_delivery_abort(tx->delivery);
-            tx->delivery = NULL;
-            return false;
-        }
+        if (!r->twin && tb_delivery_add(tx->delivery, &r->target) != TB_OK)
+            goto abort_delivery;
     }
-    put_trace(s, tx, now_s);
+    if (!put_trace(s, tx, now_s))
+        goto abort_delivery;
     smtp_data_init(&tx->data, dots);
     tx->refusal = REFUSED_NOT;
     tx->bytes = 0;
     return true;
+
+abort_delivery:
+    tb_delivery_abort(tx->delivery);
+    tx->delivery = NULL;
+    return false;
 }
 
 static void wrote(struct tb_op *op)

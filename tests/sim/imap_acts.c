@@ -396,6 +396,8 @@ static void copied(struct actor *a, struct box *b, uint32_t n)
         p = find(tb_buf_all(&a->tagged), "[COPYUID ");
     for (int word = 0; p && word < 3; word++)
         p = strchr(p, ' ') ? strchr(p, ' ') + 1 : NULL;
+    if (!p && a->x->faults)
+        return; /* done, but there was no memory to say more (RFC 4315 3: SHOULD); a check finds the UIDs */
     if (!p || expand(p, uid, WORLD_MESSAGES + 1) != n) {
         world_wrong(a->x, "actor %u: no COPYUID for %u messages: %s", a->number, n, a->tagged.ptr);
         return;

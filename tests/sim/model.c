@@ -102,49 +102,67 @@ static bool wait_for(struct check *c, const bool *done)
     return *done || say(c, "the store does not answer");
 }
 
-/* whole: all bytes of a message, checked against the model's. */
-static bool whole(struct check *c, struct tb_view *v, uint32_t uid, uint32_t id)
+/* bytes_of: all bytes of a message, read through the store. */
+static bool bytes_of(struct check *c, struct tb_view *v, uint32_t uid, struct tb_buf *got)
 {
     struct tb_body *b;
-    struct tb_buf got;
     process_enter();
     enum tb_rc rc = tb_body_open(v, uid, &b);
     process_leave();
     if (rc != TB_OK)
-        return say(c, "message %u, UID %u, cannot be opened: %s", id, uid, tb_rc_text(rc));
+        return say(c, "UID %u cannot be opened: %s", uid, tb_rc_text(rc));
     uint64_t size = tb_body_size(b);
-    tb_buf_init(&got, 4 << 20);
-    while (rc == TB_OK && got.len < size) {
+    while (rc == TB_OK && got->len < size) {
         bool done = false;
         struct tb_op op = {.done = on_done, .user = &done};
         process_enter();
-        tb_body_read(b, got.len, &op);
+        tb_body_read(b, got->len, &op);
         process_leave();
         if (!wait_for(c, &done))
             break;
         rc = op.rc;
         if (rc == TB_OK)
-            tb_buf_slice(&got, op.data);
+            tb_buf_slice(got, op.data);
     }
     process_enter();
     tb_body_close(b);
     process_leave();
-    bool same = got.len == size && model_is(c->x, id, tb_buf_all(&got), c->traced);
-    tb_buf_free(&got);
-    return same || say(c, "message %u, UID %u, has other bytes (%s)", id, uid, tb_rc_text(rc));
+    return got->len == size || say(c, "UID %u cannot be read: %s", uid, tb_rc_text(rc));
 }
 
-/* id_of: which message is this? By its cached envelope. 0: nobody knows. */
-static uint32_t id_of(struct tb_view *v, uint32_t uid)
+/* whole: are they the model's? */
+static bool whole(struct check *c, struct tb_view *v, uint32_t uid, uint32_t id)
 {
-    struct tb_cached got;
+    struct tb_buf got;
+    tb_buf_init(&got, 4 << 20);
+    bool same = bytes_of(c, v, uid, &got) && (model_is(c->x, id, tb_buf_all(&got), c->traced) ||
+                                              say(c, "message %u, UID %u, has other bytes", id, uid));
+    tb_buf_free(&got);
+    return same;
+}
+
+static uint32_t id_before(const char *end, const char *begin)
+{
+    while (end && end > begin && end[-1] >= '0' && end[-1] <= '9')
+        end--;
+    return end ? (uint32_t)strtoul(end, NULL, 10) : 0;
+}
+
+/* id_of: which message is this? By its cached envelope, or its header if none was kept. 0: nobody knows. */
+static uint32_t id_of(struct check *c, struct tb_view *v, uint32_t uid)
+{
+    static const char mark[] = "@sim>";
+    struct tb_cached cached;
     process_enter();
-    enum tb_rc rc = tb_cached_get(v, uid, &got);
+    enum tb_rc rc = tb_cached_get(v, uid, &cached);
     process_leave();
-    const char *p = rc == TB_OK ? memmem(got.envelope.ptr, got.envelope.len, "@sim>", 5) : NULL;
-    while (p && p > got.envelope.ptr && p[-1] >= '0' && p[-1] <= '9')
-        p--;
-    return p ? (uint32_t)strtoul(p, NULL, 10) : 0;
+    if (rc == TB_OK)
+        return id_before(memmem(cached.envelope.ptr, cached.envelope.len, mark, 5), cached.envelope.ptr);
+    struct tb_buf got;
+    tb_buf_init(&got, 4 << 20);
+    uint32_t id = bytes_of(c, v, uid, &got) && got.len ? id_before(memmem(got.ptr, got.len, mark, 5), got.ptr) : 0;
+    tb_buf_free(&got);
+    return id;
 }
 
 static bool mailbox(struct check *c, const char *name, struct tb_mailbox *m)
@@ -182,7 +200,7 @@ static bool rows_are(struct check *c, struct tb_view *v, struct box *b)
         return say(c, "%s has %zu messages, not %u", b->name, n, b->n);
     for (uint32_t i = 0; i < b->n; i++) {
         struct message *m = &b->v[i];
-        uint32_t id = id_of(v, row[i].uid);
+        uint32_t id = id_of(c, v, row[i].uid);
         if (id != m->id || (m->uid ? row[i].uid != m->uid : row[i].uid < b->uidnext))
             return say(c, "%s has message %u as UID %u, not %u as UID %u (UIDNEXT was %u)", b->name, id, row[i].uid,
                        m->id, m->uid, b->uidnext);
@@ -264,7 +282,7 @@ static bool actor_is(struct check *c, struct actor *a, bool resolve)
 
 static bool inbox_row(struct check *c, struct tb_view *v, uint32_t account, const struct tb_row *row)
 {
-    uint32_t id = id_of(v, row->uid);
+    uint32_t id = id_of(c, v, row->uid);
     struct sent *s = model_sent(c->x, account, id);
     const char *name = c->x->inbox[account].name;
     if (!s)

@@ -28,7 +28,7 @@
 
 static unsigned depth;
 static bool plain;
-static struct tb_sim *worlds[2];
+static struct tb_sim *worlds[3];
 
 void process_enter(void)
 {
@@ -167,14 +167,20 @@ static bool is_servers(void)
     return depth > 0 && tb_sim_own_memory == 0 && !plain;
 }
 
+/* allocation_fails: a place for a debugger to stop at. */
+static __attribute__((noinline)) bool allocation_fails(void)
+{
+    failed++;
+    errno = ENOMEM;
+    return true;
+}
+
 static bool must_fail(void)
 {
     allocations++;
     if (fail_at == 0 || !(allocations == fail_at || (fail_sticky && allocations > fail_at)))
         return false;
-    failed++;
-    errno = ENOMEM;
-    return true;
+    return allocation_fails();
 }
 
 void process_died(void)
@@ -271,21 +277,22 @@ void process_died(void) {}
 
 void process_world(struct tb_sim *sim)
 {
-    worlds[worlds[0] != NULL] = sim;
+    size_t i = 0;
+    while (worlds[i] && i < TB_ARRAY_LEN(worlds) - 1)
+        i++;
+    worlds[i] = sim;
 }
 
 void process_forget(struct tb_sim *sim)
 {
-    if (worlds[0] == sim)
-        worlds[0] = worlds[1];
-    else if (worlds[1] != sim)
-        return;
-    worlds[1] = NULL;
+    for (size_t i = 0; i < TB_ARRAY_LEN(worlds); i++)
+        if (worlds[i] == sim)
+            worlds[i] = NULL;
 }
 
 static bool in_a_world(int fd, const void *buf, size_t len, uint64_t offset, int64_t *result)
 {
-    for (int i = 1; i >= 0; i--)
+    for (size_t i = TB_ARRAY_LEN(worlds); i-- > 0;)
         if (worlds[i] && tb_sim_foreign_write(worlds[i], fd, buf, len, offset, result))
             return true;
     return false;

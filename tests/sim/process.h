@@ -34,7 +34,7 @@ void process_fail(uint64_t n, bool sticky);
 uint64_t process_allocations(void); /* since process_fail */
 uint64_t process_failed(void);      /* that returned NULL since process_fail */
 
-/* process_world: writes by libraries to files of this world go through it. At most 2 at a time. */
+/* process_world: writes by libraries to files of this world go through it. At most 3 at a time. */
 void process_world(struct tb_sim *sim);
 void process_forget(struct tb_sim *sim);
 

@@ -101,16 +101,32 @@ static void jump(struct world *x)
     tb_sim_set_wall(x->s.sim, now + seconds[world_choose(x, TB_ARRAY_LEN(seconds))]);
 }
 
+/* faults_at_start: what the disk may do while a store is opened. */
+static void faults_at_start(struct world *x)
+{
+    static const enum tb_sim_kind kinds[] = {TB_SIM_READ,  TB_SIM_READ,  TB_SIM_READ,     TB_SIM_OPEN,   TB_SIM_SYNC,
+                                             TB_SIM_WRITE, TB_SIM_NAMES, TB_SIM_SYNC_DIR, TB_SIM_DURABLE};
+    enum tb_sim_kind kind = kinds[world_choose(x, TB_ARRAY_LEN(kinds))];
+    if (world_choose(x, 3) == 0)
+        tb_sim_flip_reads(x->s.sim, 1 + (uint32_t)world_choose(x, 20));
+    else
+        tb_sim_fail_nth(x->s.sim, kind, 1 + world_choose(x, kind == TB_SIM_READ ? 60 : 12),
+                        (int[]){EIO, ENOSPC, TB_SIM_SHORT}[world_choose(x, 3)], world_choose(x, 2));
+}
+
 /* start_somehow: the disk may fail while the store is opened; then it is opened again. It must never guess. */
 static bool start_somehow(struct world *x)
 {
-    if (world_choose(x, 4) == 0) {
-        some_faults(x);
+    for (int i = 0; i < 3 && world_choose(x, 3) == 0; i++) {
+        faults_at_start(x);
         bool up = server_open(&x->s);
         no_faults(x);
-        if (up && server_listen(&x->s))
-            return true;
-        tb_sim_restart(x->s.sim);
+        if (up)
+            return server_listen(&x->s);
+        if (world_choose(x, 2))
+            tb_sim_restart(x->s.sim);
+        else if (tb_sim_power_cut(x->s.sim, TB_SIM_CUT_RANDOM) != 0)
+            world_wrong(x, "the test's own folder fails");
         world_died(x);
     }
     return world_start(x);

@@ -22,18 +22,16 @@ static struct actor *current;
 static void body(void)
 {
     struct actor *a = current;
-    while (!a->stop && !a->finished) {
+    for (;;) {
         if (a->script) {
             a->script(a);
+            a->script = NULL;
             a->finished = true;
-        } else {
+        } else if (!a->x->scripted) {
             act_random(a);
         }
         actor_yield(a);
     }
-    a->finished = true;
-    for (;;)
-        actor_yield(a);
 }
 
 static void begin(struct actor *a)
@@ -106,7 +104,7 @@ static bool pull(struct actor *a)
 
 bool actor_ready(struct actor *a)
 {
-    if (a->finished || tb_sim_now_ns(a->x->s.sim) < a->sleeps_until)
+    if ((a->x->scripted && !a->script) || tb_sim_now_ns(a->x->s.sim) < a->sleeps_until)
         return false;
     return !a->waits || a->wire.fresh || pull(a);
 }

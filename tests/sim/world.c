@@ -103,7 +103,7 @@ void world_step(struct world *x)
             moved++;
             if (world_choose(x, 4))
                 actor_resume(a);
-        } else if (a->waits && !a->finished && a->role != ROLE_IDLE && !x->faults &&
+        } else if (a->waits && !x->scripted && a->role != ROLE_IDLE && !x->faults &&
                    tb_sim_now_ns(x->s.sim) - a->waits_since > HANG_NS) {
             world_wrong(x, "actor %u gets no answer", a->number);
         }
@@ -114,7 +114,8 @@ void world_step(struct world *x)
         uint64_t next = x->s.up ? tb_sim_next_ns(x->s.sim) : UINT64_MAX;
         uint64_t now = tb_sim_now_ns(x->s.sim);
         for (unsigned i = 0; i < x->actors; i++)
-            if (!x->actor[i].finished && x->actor[i].sleeps_until > now && x->actor[i].sleeps_until < next)
+            if (!(x->scripted && !x->actor[i].script) && x->actor[i].sleeps_until > now &&
+                x->actor[i].sleeps_until < next)
                 next = x->actor[i].sleeps_until;
         if (next != UINT64_MAX && next > now)
             tb_sim_advance(x->s.sim, next - now);
@@ -141,21 +142,53 @@ void world_settle(struct world *x)
             break;
 }
 
-bool world_run(struct world *x)
+bool world_do(struct world *x, struct actor *a, void (*script)(struct actor *a))
 {
     uint64_t since = tb_sim_now_ns(x->s.sim);
-    for (;;) {
-        bool all = true;
-        for (unsigned i = 0; i < x->actors; i++)
-            all &= x->actor[i].finished || !x->actor[i].script;
-        if (all)
-            return !x->wrong[0];
-        if (x->wrong[0])
-            return false;
-        if (tb_sim_now_ns(x->s.sim) - since > HANG_NS) {
-            world_wrong(x, "a script hangs");
-            return false;
-        }
+    a->finished = false;
+    a->script = script;
+    while (!a->finished && !x->wrong[0]) {
+        if (tb_sim_now_ns(x->s.sim) - since > HANG_NS)
+            world_wrong(x, "actor %u gets no answer", a->number);
         world_step(x);
     }
+    return !x->wrong[0];
+}
+
+void world_idle(struct world *x, uint64_t ns)
+{
+    uint64_t end = tb_sim_now_ns(x->s.sim) + ns;
+    while (tb_sim_now_ns(x->s.sim) < end && !x->wrong[0] && tb_sim_next_ns(x->s.sim) != UINT64_MAX)
+        world_step(x);
+}
+
+struct world *world_clone(struct world *t, uint64_t seed)
+{
+    struct world *x = calloc(1, sizeof(*x));
+    char dir[64];
+    if (!x)
+        abort();
+    server_folder(dir);
+    if (tb_sim_image(t->s.sim, TB_SIM_CUT_ALL, seed, dir) != 0)
+        abort();
+    *x = (struct world){.seed = seed,
+                        .accounts = t->accounts,
+                        .next_id = t->next_id,
+                        .drains = t->drains,
+                        .big = t->big,
+                        .scripted = t->scripted};
+    memcpy(x->inbox, t->inbox, sizeof(x->inbox));
+    (void)snprintf(x->s.dir, sizeof(x->s.dir), "%s", dir);
+    x->s.opt = t->s.opt;
+    x->s.sim = tb_sim_new(seed, dir);
+    if (!x->s.sim)
+        abort();
+    process_world(x->s.sim);
+    for (size_t i = 0; i < t->sent_n; i++)
+        *model_send(x, t->sent[i].account, t->sent[i].id) = t->sent[i];
+    for (unsigned i = 0; i < t->actors; i++) {
+        struct actor *a = world_actor(x, t->actor[i].role, t->actor[i].account);
+        a->now = t->actor[i].now;
+    }
+    return x;
 }

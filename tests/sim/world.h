@@ -81,8 +81,8 @@ struct actor {
     unsigned number, account;
     enum role role;
     struct wire wire;
-    void *stack, *context; /* owned */
-    bool running, waits, stop, finished;
+    void *stack, *context;         /* owned */
+    bool running, waits, finished; /* finished: its script has come to its end */
     uint64_t sleeps_until, waits_since;
     unsigned tag;
     int selected; /* -1: none */
@@ -90,7 +90,7 @@ struct actor {
     struct boxes now, next;
     uint64_t acked, refused;
     struct tb_buf untagged, tagged;
-    void (*script)(struct actor *a); /* what it does instead of random things; once */
+    void (*script)(struct actor *a); /* what it does next, once */
 };
 
 struct world_stats {
@@ -110,6 +110,7 @@ struct world {
     bool faults;             /* refusals are no surprise */
     bool hang_ups;           /* clients leave at any byte */
     bool big;                /* some messages are larger than a piece */
+    bool scripted;           /* actors do what their scripts say and nothing else */
     char wrong[WORLD_WRONG]; /* the first thing found wrong */
     struct world_stats stats;
 };
@@ -130,8 +131,15 @@ void world_settle(struct world *x);
 void world_wrong(struct world *x, const char *fmt, ...) TB_PRINTF(2, 3);
 uint64_t world_choose(struct world *x, uint64_t n);
 struct actor *world_actor(struct world *x, enum role role, unsigned account);
-/* world_run: step until all scripts are finished or nothing moves for long. False: it hangs or is wrong. */
-bool world_run(struct world *x);
+/* world_do: the actor does this, the server serves it. False: it hangs or something is wrong. */
+bool world_do(struct world *x, struct actor *a, void (*script)(struct actor *a));
+/* world_idle: nobody does anything for so long. */
+void world_idle(struct world *x, uint64_t ns);
+/*
+ * world_clone: another world like this one, which has no server running: its disk, its model, its actors; the seed is
+ * new. world_free both.
+ */
+struct world *world_clone(struct world *t, uint64_t seed);
 
 /* ---- wire.c ---- */
 /* actor_resume: run it until it waits; only from world_step. actor_ready: is there anything for it? */

@@ -145,14 +145,17 @@ static enum tb_rc restore_log(struct tb_restore *r, uint32_t k, struct tb_error 
     return rc;
 }
 
-static enum tb_rc restore_dicts(struct tb_restore *r, uint32_t k, struct tb_error *err)
+/* restore_dicts_of: the dictionaries of manifest i that none before it has: they never change. */
+static enum tb_rc restore_dicts_of(struct tb_restore *r, uint32_t k, size_t i, struct tb_error *err)
 {
-    const struct tb_manifest *m = &r->m[r->n - 1]; /* of the newest: a dictionary is never changed */
     enum tb_rc rc = TB_OK;
-    for (size_t i = 0; rc == TB_OK && i < m->n; i++) {
-        const struct tb_part *p = &m->part[i];
+    for (size_t n = 0; rc == TB_OK && n < r->m[i].n; n++) {
+        const struct tb_part *p = &r->m[i].part[n];
         char path[TB_PART_PATH];
-        if (p->kind != TB_PART_DICT || p->shard != k)
+        bool known = p->kind != TB_PART_DICT || p->shard != k;
+        for (size_t b = r->shard[k].first; !known && b < i; b++)
+            known = tb_manifest_find(&r->m[b], p) != NULL;
+        if (known)
             continue;
         (void)snprintf(path, sizeof(path), "%.990s/shard-%02x/dict/%04x", r->dir, k, p->number);
         int fd = tb_io_file_open(r->io, path, TB_OPEN_WRITE | TB_OPEN_CREATE | TB_OPEN_EXCL);
@@ -164,6 +167,15 @@ static enum tb_rc restore_dicts(struct tb_restore *r, uint32_t k, struct tb_erro
         if (sync < 0)
             rc = write_error(sync, path, err);
     }
+    return rc;
+}
+
+/* restore_dicts: those of the index copy's backup, and what the log behind it may need. */
+static enum tb_rc restore_dicts(struct tb_restore *r, uint32_t k, struct tb_error *err)
+{
+    enum tb_rc rc = TB_OK;
+    for (size_t i = r->shard[k].first; rc == TB_OK && i < r->n; i++)
+        rc = restore_dicts_of(r, k, i, err);
     return rc;
 }
 

@@ -478,6 +478,14 @@ static void entry_dict(struct tb_check_shard *c, struct tb_slice k, struct tb_sl
         tb_check_say(c, true, object, "its file is missing or damaged: mail stored with it may be unreadable", next);
 }
 
+/* entry_hash: only a hint: a body that a hash names is read and compared before it is shared. */
+static void entry_hash(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
+{
+    bool back = k.len == 12 && v.len == TB_HASH_KEY_MAX, there = k.len == TB_HASH_KEY_MAX && v.len == 8;
+    if (!back && !there)
+        malformed(c, TB_DB_HASH, "it has a wrong size");
+}
+
 static void entry_place(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
 {
     struct tb_pay_place p;
@@ -501,6 +509,7 @@ void tb_check_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_sl
         [TB_DB_BLOB] = entry_blob,   [TB_DB_BODY] = entry_body,   [TB_DB_BODYX] = entry_bodyx,
         [TB_DB_TRASH] = entry_trash, [TB_DB_SEG] = entry_seg,     [TB_DB_KEYWORD] = entry_keyword,
         [TB_DB_PLACE] = entry_place, [TB_DB_BAD] = entry_bad,     [TB_DB_DICT] = entry_dict,
+        [TB_DB_HASH] = entry_hash,
     };
     struct tb_check_shard *c = user;
     if (db == TB_DB_STATE && tb_slice_eq(key, TB_SLICE("state")) && value.len >= sizeof(c->state)) {

@@ -18,6 +18,7 @@
 
 #include "engine/io/sim.h"
 #include "engine/store/shard.h"
+#include "tests/lib/whole.h"
 
 enum { SHARDS = 2, ACCOUNTS = 3, MESSAGES_MAX = 600, CYCLES = 5 };
 enum { SMALL, MEDIUM, LARGE, PIECES, OTHER, CLASSES }; /* of bodies */
@@ -144,8 +145,13 @@ static void world_free(struct world *x)
 /* cut: the power goes, and it all starts again. */
 static void cut(struct world *x, enum tb_sim_cut mode)
 {
+    char what[300];
     assert_int_equal(tb_sim_power_cut(x->sim, mode), 0);
     world_close(x);
+    struct tb_io *io = tb_sim_io(x->sim);
+    if (!store_whole(io, x->dir, what))
+        fail_msg("%s", what);
+    tb_io_close(io);
     world_open(x);
 }
 

@@ -50,7 +50,8 @@ static void scrub_done(struct tb_op *op)
     uint32_t shards = tb_store_shards(tb_worker_store(j->x->worker));
 
     if (op->rc != TB_OK) {
-        ctl_fail(j->x, op->rc, "scrub", "a shard does not answer");
+        ctl_fail(j->x, op->rc, "scrub",
+                 "a shard does not answer: if its index was found damaged, it is being made again; see the log");
         return;
     }
     j->running |= j->now.scrub_running;

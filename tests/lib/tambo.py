@@ -153,6 +153,10 @@ class Daemon:
         """SIGKILL, as a crash."""
         return self._end(signal.SIGKILL, 10)
 
+    def end(self, sig):
+        """Another signal, as a fault would send; the exit code."""
+        return self._end(sig, 20)
+
     def _end(self, sig, timeout_s):
         if not self.process:
             return None

@@ -233,6 +233,7 @@ static enum tb_rc recount(const struct repair *r, struct tb_shard *s, struct tb_
         struct tb_check_shard c = {.opt = &quiet,
                                    .stat = &stat,
                                    .io = r->io,
+                                   .dir = s->dir,
                                    .shard = s->number,
                                    .segment_bytes = s->x.segment_bytes,
                                    .applied = s->ckpt.applied};

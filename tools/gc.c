@@ -31,7 +31,7 @@ static void print_people(const json_t *v, int64_t moved, int64_t freed, int64_t 
            (long long)(number(v, "freed_segments") - freed), print_bytes((uint64_t)used, b),
            print_bytes((uint64_t)number(v, "log_used_bytes"), c));
     if (number(v, "waiting_segments") > 0)
-        printf(", %lld segments wait for whoever still reads them", (long long)number(v, "waiting_segments"));
+        printf(", %lld segments wait until nothing needs them", (long long)number(v, "waiting_segments"));
     putchar('\n');
     if (number(v, "unreadable") > 0)
         fprintf(stderr, "tambo: %lld stored pieces cannot be read; see the log, and run tambo check\n",

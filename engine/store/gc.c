@@ -188,7 +188,7 @@ static bool is_clean(const struct tb_gc *gc, uint32_t segment)
     for (size_t i = 0; i < gc->clean_n; i++)
         if (gc->clean[i].segment == segment)
             return true;
-    return false;
+    return gc->freeing && gc->freeing_segment == segment;
 }
 
 static bool is_victim(const struct tb_gc *gc, uint32_t segment)
@@ -787,17 +787,29 @@ static bool free_one(struct tb_gc *gc, uint32_t segment)
     return true;
 }
 
+/* frame_on: a frame more, which says nothing new. */
+static bool frame_on(struct tb_gc *gc)
+{
+    struct tb_disk_seg row = seg_get(gc, gc->clean[0].segment);
+    struct tb_pay_segment p = {.segment = gc->clean[0].segment, .total = row.total, .live = row.live};
+    if (tb_shard_admit(gc->s, sizeof(p), 1, ADMIT_SMALL) != TB_OK)
+        return false;
+    tb_shard_record(gc->s, TB_REC_SEGMENT, 0, 0, tb_slice(&p, sizeof(p)), tb_slice(NULL, 0), tb_slice(NULL, 0));
+    return true;
+}
+
 /* free_clean: free what may be freed; ask for a checkpoint if only that is missing and somebody waits. */
 static void free_clean(struct tb_gc *gc)
 {
     struct tb_shard *s = gc->s;
-    bool unconfirmed = false, floored = false;
+    bool unconfirmed = false, floored = false, last = false;
     uint64_t floor = tb_pin_floor(&s->pins) / s->x.segment_bytes, now = tb_io_now_ns(s->worker->io);
     if (gc->freeing || s->failed || s->stopping)
         return;
     for (size_t i = 0; i < gc->clean_n; i++) {
         unconfirmed = unconfirmed || s->confirmed < gc->clean[i].position;
         floored = floored || floor <= gc->clean[i].segment;
+        last = last || gc->clean[i].segment >= segment_of(gc, s->confirmed_last);
         if (!may_free(gc, &gc->clean[i]))
             continue;
         uint32_t segment = gc->clean[i].segment;
@@ -811,6 +823,9 @@ static void free_clean(struct tb_gc *gc)
         gc->floored_ns = now;
     if (floored)
         tb_rotation_want(s); /* newer copies of the index need less of the log */
+    if (last && !unconfirmed)
+        unconfirmed = s->confirmed != tb_log_end(s->log) ||
+                      frame_on(gc); /* the last frame lies in it: there must be a later one */
     if (unconfirmed && (gc->until != 0 || short_of_space(gc)))
         s->want_checkpoint = true; /* the next boundary makes one */
     else if (gc->looked && gc->phase == TB_GC_IDLE && !unconfirmed && (!floored || now - gc->floored_ns > FLOORED_NS)) {

@@ -130,6 +130,10 @@ check-crash: ## crash and power-cut tests alone; ROUNDS=N of each instead of 300
 	@MAKE="$(MAKE)" CRASH_ROUNDS=$(ROUNDS) bash tests/run.sh crash
 check-sabotage: ## switch each safety rule off in turn: the tests that guard it must fail (RULES="gate chain": only these)
 	@python3 tests/sabotage.py --make "$(MAKE)" --jobs $(JOBS) $(RULES)
+nightly-%: all tests
+	@python3 tests/nightly.py $* --minutes $(or $(MINUTES),55)
+nightly: all tests ## go on with each long fault test for MINUTES=55; nightly-d1 and so on: with one (docs/RELIABILITY.md)
+	@python3 tests/nightly.py all --minutes $(or $(MINUTES),55)
 check-corpus: all ## store every message of CORPUS=DIR, read it back by IMAP and POP3, compare byte for byte
 	@test -n "$(CORPUS)" || { echo "say CORPUS=DIR"; exit 64; }
 	@python3 tests/clients/check_corpus.py "$(CORPUS)" --build $(B)
@@ -173,6 +177,6 @@ help: ## this list
 	@sed -n 's/^\([a-z][a-z_.-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all run test deps deps-build deps-test tests fuzzers fuzz check-unit check-sim soak check-proto check-crash check-sabotage check-corpus bench bench-peers \
+.PHONY: all run test deps deps-build deps-test tests fuzzers fuzz check-unit check-sim soak check-proto check-crash check-sabotage nightly check-corpus bench bench-peers \
         lint lint-format lint-tidy lint-clang lint-man format install clean help
 .SECONDARY:

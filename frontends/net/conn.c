@@ -415,7 +415,8 @@ void tb_conn_lost(struct tb_conn *c)
 {
     if (c->phase == PHASE_CLOSED || !c->opened)
         return;
-    bool open = c->phase == PHASE_OPEN;
+    bool open = c->phase == PHASE_OPEN ||
+                (c->phase == PHASE_LAST && c->total > c->released); /* its last word is held */
     if (c->gating)
         tb_gate_cancel(c->marks[0].account, &c->gate);
     c->gating = false;

@@ -10,6 +10,7 @@ end, byte for byte; so must it be after SIGKILL in the full state. Last line: "N
 import argparse
 import collections
 import errno
+import json
 import os
 import random
 import re
@@ -174,6 +175,10 @@ def change_until_refused(daemon):
     return taken
 
 
+def log_position(daemon):
+    return json.loads(daemon.tambo("--json", "stat").stdout)["shards"][0]["position"]
+
+
 def free_kib(path):
     s = os.statvfs(path)
     return s.f_bavail * s.f_frsize // 1024
@@ -214,6 +219,7 @@ def run(daemon, checks, ledger, mount, filler, size_mib):
         used = sum(f.stat().st_blocks * 512 for f in os.scandir(os.path.join(mount, "d", "store", "shard-00", "log")))
         print("     %d MiB of log on a disk of %d MiB with %d MiB of other files" % (used // MIB, size_mib, FILLER_MIB))
         wire.equal(used > (size_mib - FILLER_MIB) * MIB // 2, True, "most of the disk is used for mail")
+        refused_at = log_position(daemon)
     with checks.step("another program takes what is left: everything acknowledged is there, nothing else"):
         take_the_rest(filler + "2")
         print("     %d KiB free" % free_kib(mount))
@@ -232,7 +238,10 @@ def run(daemon, checks, ledger, mount, filler, size_mib):
             check_all(daemon, ledger)
             still_full(daemon, ledger)
     with checks.step("full to the last byte: flags until even those are refused; restarts"):
-        print("     %d more changes taken" % change_until_refused(daemon))
+        taken = change_until_refused(daemon)
+        kept = log_position(daemon) - refused_at
+        print("     %d more changes taken, %d KiB of log since mail was refused" % (taken, kept // 1024))
+        wire.equal(kept >= min(size_mib * MIB // 100, 8 * MIB), True, "1 % of the disk or 8 MiB kept for small changes")
         check_all(daemon, ledger)
         for end in (daemon.kill, daemon.stop, daemon.kill):
             end()

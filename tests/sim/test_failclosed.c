@@ -465,7 +465,8 @@ static void test_directory(void **state)
     world_free(x);
 }
 
-/* What the disk holds is damaged: the shard stays down and says why; the other one serves. */
+/* What the disk holds is damaged beyond what it can make again: the shard stays down and says why; the other one
+ * serves. */
 static void test_damage(void **state)
 {
     struct world *x = world_new(2);
@@ -473,9 +474,12 @@ static void test_damage(void **state)
     char path[128];
     (void)state;
     run(x, 500);
-    (void)snprintf(path, sizeof(path), "%s/shard-01/CKPT", x->dir);
+    (void)snprintf(path, sizeof(path), "%s/shard-01/CKPT", x->dir); /* the index cannot be found */
     for (uint64_t slot = 0; slot < 2; slot++)
         assert_int_equal(tb_sim_flip_bit(x->sim, path, slot * 65536 + 40, 3), 0);
+    (void)snprintf(path, sizeof(path), "%s/shard-01/log/00000001.seg", x->dir); /* nor made again from the log */
+    for (uint64_t block = 1; block < 8; block++)
+        assert_int_equal(tb_sim_flip_bit(x->sim, path, block * 16384 + 40, 3), 0);
     memset(x->failed, 0, sizeof(x->failed));
     for (unsigned t = 0; t < BACK_TURNS && !quiet(x); t++)
         turn(x);

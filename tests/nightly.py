@@ -36,7 +36,7 @@ class Rounds:
 
 
 class Own:
-    """A program that keeps its own place: command takes {minutes} and {state}; what it says last tells how far it is."""
+    """A program that keeps its own place: command takes {minutes} and {state}; its last words tell how far it is."""
 
     def __init__(self, what, unit, target, *command):
         self.what, self.unit, self.target, self.command = what, unit, target, command

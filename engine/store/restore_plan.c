@@ -32,7 +32,7 @@ enum tb_rc tb_restore_load(struct tb_restore *r, struct tb_error *err)
         rc = tb_error_set(err, TB_NOTFOUND, 0, "%s holds no backup", r->opt->dest);
     if (rc == TB_OK && (r->m = calloc(n, sizeof(*r->m))) == NULL)
         rc = tb_error_set(err, TB_LIMIT, ENOMEM, "%s", r->opt->dest);
-    for (size_t i = 0; rc == TB_OK && i < n; i++) {
+    for (size_t i = 0; rc == TB_OK && r->m != NULL && i < n; i++) {
         enum tb_rc read = tb_manifest_read(r->io, r->opt->dest, runs[i], &r->m[r->n], err);
         if (read == TB_OK && r->n > 0 &&
             (memcmp(r->m[r->n].super.uuid, r->m[0].super.uuid, 16) != 0 ||

@@ -79,7 +79,7 @@ static void test_against_bits(void **state)
     (void)state;
     for (int round = 0; round < 20000; round++) {
         struct imap_set_range in[6];
-        struct imap_set set = {in, 0};
+        struct imap_set set = {.v = in};
         struct tb_range v[6];
         uint64_t want = 0, got = 0;
         size_t n = 0;
@@ -108,7 +108,7 @@ static void test_many(void **state)
     enum { N = 100000 };
     struct imap_set_range *in = calloc(N, sizeof *in);
     struct tb_range *v = calloc(N, sizeof *v);
-    struct imap_set set = {in, N};
+    struct imap_set set = {.v = in, .n = N};
     size_t n;
     (void)state;
     for (uint32_t i = 0; i < N; i++)

@@ -355,10 +355,21 @@ def _check_selected(box, where, untagged, problems):
     box.uidvalidity, box.uidnext = uidvalidity, uidnext
 
 
+def _ranges(uids):
+    """UIDs as a sequence-set: a list of thousands one by one is longer than a command may be."""
+    out = []
+    for uid in sorted(uids):
+        if out and out[-1][1] == uid - 1:
+            out[-1][1] = uid
+        else:
+            out.append([uid, uid])
+    return ",".join("%d:%d" % (a, b) for a, b in out)
+
+
 def _check_bytes(imap, where, uids, live, problems):
     if not uids:
         return
-    untagged, _ = imap.command("UID FETCH %s (UID BODY.PEEK[])" % ",".join(map(str, sorted(uids))))
+    untagged, _ = imap.command("UID FETCH %s (UID BODY.PEEK[])" % _ranges(uids))
     for parts in untagged:
         uid = int(re.search(rb"UID (\d+)", parts[0] + parts[-1]).group(1))
         body = parts[1]

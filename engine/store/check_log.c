@@ -103,8 +103,9 @@ static enum tb_rc record_seen(void *user, const struct tb_record *r)
 
 static const char *next_of(const struct log_check *l, uint64_t lsn)
 {
-    return lsn >= l->ckpt->applied ? "run `tambo check --repair --truncate`: what lies behind it is given up"
-                                   : "the index holds what it said; see its messages";
+    return lsn >= l->ckpt->applied
+               ? "keep a copy of the store; restore the newest backup (tambo restore), it loses least"
+               : "the index holds what it said; see its messages";
 }
 
 static void frame_seen(struct log_check *l, const struct tb_survey_frame *f)

@@ -121,9 +121,7 @@ void backup_make(struct tool *t)
 static bool moment(struct tool *t, const char *text, int64_t *ms)
 {
     struct tm tm = {0};
-    uint64_t s;
-    int hours, minutes;
-    char sign;
+    uint64_t s, hours, minutes;
     const char *rest;
 
     *ms = INT64_MAX;
@@ -138,8 +136,9 @@ static bool moment(struct tool *t, const char *text, int64_t *ms)
         rest = strptime(text, "%Y-%m-%d %H:%M:%S", &tm);
     if (rest && (*rest == '\0' || strcmp(rest, "Z") == 0))
         *ms = (int64_t)timegm(&tm) * 1000;
-    else if (rest && sscanf(rest, "%c%2d:%2d", &sign, &hours, &minutes) == 3 && (sign == '+' || sign == '-'))
-        *ms = ((int64_t)timegm(&tm) - (sign == '+' ? 60 : -60) * (hours * 60 + minutes)) * 1000;
+    else if (rest && strlen(rest) == 6 && (rest[0] == '+' || rest[0] == '-') && rest[3] == ':' &&
+             tb_slice_u64(tb_slice(rest + 1, 2), 23, &hours) && tb_slice_u64(tb_slice(rest + 4, 2), 59, &minutes))
+        *ms = ((int64_t)timegm(&tm) - (rest[0] == '+' ? 60 : -60) * (int64_t)(hours * 60 + minutes)) * 1000;
     if (*ms != INT64_MAX)
         return true;
     tool_fail(t, EX_USAGE, "--at %s: say 2026-11-23T17:05:09Z, or seconds since 1970", text);

@@ -7,6 +7,7 @@
 #include "engine/store/copy.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -134,10 +135,11 @@ enum tb_rc tb_copy_reader_step(struct tb_copy_reader *r, struct tb_error *err)
     int64_t n = tb_io_pread(r->io, r->fd, r->pages, len, TB_BLOCK + r->at * TB_COPY_PAGE);
     if (n != (int64_t)len)
         return tb_error_set(err, TB_IO, n < 0 ? (int)-n : EIO, "%s cannot be read", r->path);
-    for (size_t i = 0; i < r->n; i++)
-        if (tb_crc32c(0, r->pages + i * TB_COPY_PAGE, TB_COPY_PAGE) != tb_get_le32(r->table + (r->at + i) * 4))
-            return tb_error_set(err, TB_CORRUPT, 0, "%s: page %llu is damaged", r->path,
-                                (unsigned long long)(r->at + i));
+    for (size_t i = 0; i < r->n; i++) {
+        uint64_t page = r->at + i;
+        if (tb_crc32c(0, r->pages + i * TB_COPY_PAGE, TB_COPY_PAGE) != tb_get_le32(r->table + page * 4))
+            return tb_error_set(err, TB_CORRUPT, 0, "%s: page %" PRIu64 " is damaged", r->path, page);
+    }
     tb_sha256_update(&r->sha, r->pages, len);
     r->at += r->n;
     return TB_OK;

@@ -24,14 +24,14 @@ SIM, CRASH = "build/release/tests/sim/", "tests/crash/"
 
 
 class Rounds:
-    """Portions of so many rounds, each with its seed: command takes {n} and a seed: {seed}, {next}, {thousand}."""
+    """Portions of so many rounds, each with its place: command takes {n}, {seed}, {next}, {thousand}, {done}."""
 
     def __init__(self, what, unit, target, portion, *command):
         self.what, self.unit, self.target, self.portion, self.command = what, unit, target, portion, command
 
     def step(self, done, minutes, name):
         n = min(self.portion, self.target - done)
-        seeds = {"seed": 1000 + done, "next": 1 + done, "thousand": 100000 + done // 1000}
+        seeds = {"seed": 1000 + done, "next": 1 + done, "thousand": 100000 + done // 1000, "done": done}
         return [c.format(n=n, **seeds) for c in self.command], n
 
 
@@ -51,15 +51,19 @@ PROPERTIES = {
                  sys.executable, CRASH + "test_kill9.py", "--rounds", "{n}", "--seed", "{seed}"),
     "d2": Rounds("every state a cut could leave, random workloads", "states", 2000000, 20000,
                  SIM + "test_states", "--random", "{n}", "--from", "{thousand}"),
+    "d3": Rounds("every flush of all workloads of 3 operations", "workloads", 1728, 64,
+                 SIM + "test_states", "--all", "3", "--from", "{done}", "--count", "{n}"),
     "d4": Rounds("power cuts of ext4 and xfs", "cuts", 6000, 60,
                  sys.executable, CRASH + "test_powercut.py", "--rounds", "{n}", "--seed", "{seed}"),
     "d5": Own("the whole server simulated, everything going wrong", "minutes", 240,
               SIM + "test_server", "--minutes", "{minutes}", "--from", "100000", "--state", "{state}"),
+    "d6": Rounds("every call to the disk failing", "sweeps", 1, 1, SIM + "test_faults", "--io", "--all"),
     "d7": Rounds("a disk that fails under one shard", "rounds", 200, 20,
                  sys.executable, CRASH + "test_failingdisk.py", "--rounds", "{n}", "--seed", "{seed}"),
     "d7s": Rounds("failing writes, syncs and reads, simulated", "seeds", 2000, 50,
                   SIM + "test_failclosed", "{next}", "{n}"),
     "d8": Rounds("a full disk", "disks", 50, 1, sys.executable, CRASH + "test_fulldisk.py"),
+    "d9": Rounds("every allocation failing", "sweeps", 1, 1, SIM + "test_faults", "--memory", "--all"),
     "d10": Rounds("flipped bits, zeroed and swapped pages", "damages", 100000, 1000,
                   SIM + "test_flips", "{seed}", "{n}"),
     "d11": Rounds("restart of 10 GB after SIGKILL", "stores", 1, 1,

@@ -254,6 +254,7 @@ bool server_stop(struct server *s)
 
 void server_close(struct server *s)
 {
+    tb_sim_restart(s->sim); /* an answer from one worker to another may still be under way */
     for (unsigned i = 0; i < s->opt.workers; i++)
         if (s->w[i])
             tb_worker_close(s->w[i]);

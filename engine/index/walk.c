@@ -401,13 +401,13 @@ static void tree_begin(struct tb_walk *w, enum kind kind, enum tb_db db, const s
 static void tree_end(struct tb_walk *w)
 {
     const struct tree *t = &w->tree, *c = &w->counted;
-    w->stat.used += c->branch + c->leaf + c->overflow;
+    uint64_t pages = c->branch + c->leaf + c->overflow, counted = t->branch + t->leaf + t->overflow;
+    w->stat.used += pages;
     if (w->unreached)
         return; /* it has been said why it cannot add up */
     if (t->branch != c->branch || t->leaf != c->leaf || t->overflow != c->overflow || t->entries != c->entries)
-        bad(w, "its root counts %llu pages and %llu entries, there are %llu and %llu",
-            (unsigned long long)(t->branch + t->leaf + t->overflow), (unsigned long long)t->entries,
-            (unsigned long long)(c->branch + c->leaf + c->overflow), (unsigned long long)c->entries);
+        bad(w, "its root counts %llu pages and %llu entries, there are %llu and %llu", (unsigned long long)counted,
+            (unsigned long long)t->entries, (unsigned long long)pages, (unsigned long long)c->entries);
 }
 
 /* finish: what is neither used nor free has been lost. */

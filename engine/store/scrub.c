@@ -247,14 +247,13 @@ static void segment_done(struct tb_scrub *c)
 /* hole: bytes that should be frames and are not. */
 static void hole(struct tb_scrub *c, uint64_t from, uint64_t to)
 {
-    uint64_t segment_bytes = c->s->x.segment_bytes;
+    uint64_t segment_bytes = c->s->x.segment_bytes, end = (to - 1) % segment_bytes + 1;
     c->damage++;
     tb_log(TB_LOG_ERROR,
            "alert: shard=%u log segment %08x is damaged: bytes %llu to %llu hold no valid frame%s%s; messages that lie "
            "there are looked for; next: run `tambo check`, look at the disk",
            c->s->number, (unsigned)(from / segment_bytes), (unsigned long long)(from % segment_bytes),
-           (unsigned long long)((to - 1) % segment_bytes + 1), c->frame.sys ? ": " : "",
-           c->frame.sys ? strerror(c->frame.sys) : "");
+           (unsigned long long)end, c->frame.sys ? ": " : "", c->frame.sys ? strerror(c->frame.sys) : "");
     c->from = from;
     c->to = to;
     c->next_blob = 0;

@@ -39,28 +39,52 @@ static void undelete_drop(struct ctl *x)
 
 /* ---- what the request says ---- */
 
+/* field: a number of so many digits behind the separator; false, and nothing taken, if that is not what comes. */
+static bool field(struct tb_slice *text, const char *separators, size_t digits, uint64_t *out)
+{
+    size_t skip = separators[0] != '\0';
+    if (text->len < skip + digits || (skip && strchr(separators, text->ptr[0]) == NULL) ||
+        !tb_slice_u64(tb_slice_sub(*text, skip, skip + digits), UINT32_MAX, out))
+        return false;
+    *text = tb_slice_sub(*text, skip + digits, text->len);
+    return true;
+}
+
+/* parse_ago: so many m, h or d ago. */
+static bool parse_ago(struct tb_slice text, int64_t now, int64_t *out)
+{
+    uint64_t n;
+    char unit = text.len > 1 ? text.ptr[text.len - 1] : '\0';
+    if ((unit != 'm' && unit != 'h' && unit != 'd') || !tb_slice_u64(tb_slice_sub(text, 0, text.len - 1), 999999, &n))
+        return false;
+    *out = now - (int64_t)n * (unit == 'm' ? 60 : unit == 'h' ? 3600 : 86400);
+    return true;
+}
+
 /* parse_since: "2026-11-20", "2026-11-20T14:03[:10][Z]" (UTC), or so many m, h or d ago. */
 static bool parse_since(struct tb_slice text, int64_t now, int64_t *out)
 {
     static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                          "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-    unsigned year, month, day, hour = 0, minute = 0, second = 0;
-    char s[40], date[80], unit, sep, end;
-    unsigned long long n;
+    uint64_t year, month, day, hour = 0, minute = 0, second = 0;
+    char date[80];
     struct tb_date d;
 
-    if (text.len >= sizeof(s))
-        return false;
-    memcpy(s, text.ptr, text.len);
-    s[text.len] = '\0';
-    if (sscanf(s, "%6llu%c%c", &n, &unit, &end) == 2 && (unit == 'm' || unit == 'h' || unit == 'd')) {
-        *out = now - (int64_t)n * (unit == 'm' ? 60 : unit == 'h' ? 3600 : 86400);
+    if (parse_ago(text, now, out))
         return true;
-    }
-    int got = sscanf(s, "%4u-%2u-%2u%c%2u:%2u:%2u", &year, &month, &day, &sep, &hour, &minute, &second);
-    if ((got != 3 && got != 6 && got != 7) || month < 1 || month > 12 || (got > 3 && sep != 'T' && sep != ' '))
+    if (!field(&text, "", 4, &year) || !field(&text, "-", 2, &month) || !field(&text, "-", 2, &day))
         return false;
-    snprintf(date, sizeof(date), "%u %s %u %02u:%02u:%02u +0000", day, months[month - 1], year, hour, minute, second);
+    if (field(&text, "T ", 2, &hour)) {
+        if (!field(&text, ":", 2, &minute))
+            return false;
+        (void)field(&text, ":", 2, &second);
+        if (text.len == 1 && text.ptr[0] == 'Z')
+            text.len = 0;
+    }
+    if (text.len > 0 || month < 1 || month > 12)
+        return false;
+    snprintf(date, sizeof(date), "%u %s %u %02u:%02u:%02u +0000", (unsigned)day, months[month - 1], (unsigned)year,
+             (unsigned)hour, (unsigned)minute, (unsigned)second);
     if (!tb_date_parse(tb_slice_str(date), &d))
         return false;
     *out = d.utc_s;

@@ -11,71 +11,20 @@
 
 #include "engine/io/sim.h"
 #include "engine/store/shard.h"
+#include "tests/lib/solo.h"
 
 struct world {
-    char dir[64];
-    struct tb_sim *sim;
-    struct tb_io *io;
-    struct tb_store *store;
-    struct tb_worker *w;
+    struct solo s;
     struct tb_account_id id;
 };
-
-static void done_flag(struct tb_op *op)
-{
-    *(bool *)op->user = true;
-}
-
-static void turn_until(struct world *x, const bool *flag)
-{
-    for (int i = 0; i < 100000 && !*flag; i++)
-        (void)tb_worker_turn(x->w, true);
-    assert_true(*flag);
-}
-
-static void world_open(struct world *x)
-{
-    struct tb_error err = {0};
-    struct tb_store_config cfg = {.dir = x->dir, .workers = 1, .trash_days = 5};
-    x->io = tb_sim_io(x->sim);
-    if (tb_store_open(x->io, &cfg, &x->store, &err) != TB_OK ||
-        tb_worker_open(x->store, 0, x->io, &x->w, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    tb_worker_started(x->w);
-}
-
-static void world_stop(struct world *x)
-{
-    bool stopped = false;
-    struct tb_op op = {.done = done_flag, .user = &stopped};
-    tb_worker_stop(x->w, &op);
-    turn_until(x, &stopped);
-    tb_worker_close(x->w);
-    tb_store_close(x->store);
-    tb_io_close(x->io);
-}
 
 static int setup(void **state)
 {
     struct world *x = calloc(1, sizeof(*x));
-    struct tb_error err = {0};
-    struct tb_store_options opt = {.segment_bytes = 4 << 20, .shards = 1};
-    struct tb_identity id;
-    bool flag = false;
-    struct tb_op op = {.done = done_flag, .user = &flag};
     assert_non_null(x);
-    (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-change-XXXXXX");
-    assert_non_null(mkdtemp(x->dir));
-    x->sim = tb_sim_new(1, x->dir);
-    assert_non_null(x->sim);
-    x->io = tb_sim_io(x->sim);
-    assert_int_equal(tb_store_create(x->io, x->dir, &opt, &err), TB_OK);
-    tb_io_close(x->io);
-    world_open(x);
-    tb_account_create(x->w, TB_SLICE("ann"), TB_SLICE(""), &op);
-    turn_until(x, &flag);
-    assert_int_equal(tb_directory_find(x->store, TB_SLICE("ann"), &id), TB_OK);
-    x->id = id.id;
+    solo_new(&x->s, true, 1);
+    solo_open(&x->s, (struct tb_store_config){.trash_days = 5});
+    x->id = solo_account(&x->s, "ann");
     *state = x;
     return 0;
 }
@@ -83,11 +32,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct world *x = *state;
-    char cmd[128];
-    world_stop(x);
-    tb_sim_free(x->sim);
-    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
-    assert_int_equal(system(cmd), 0);
+    solo_end(&x->s);
     free(x);
     return 0;
 }
@@ -95,25 +40,13 @@ static int teardown(void **state)
 static struct tb_account *account(struct world *x)
 {
     struct tb_account *a;
-    assert_int_equal(tb_account_open(x->w, x->id, &a), TB_OK);
+    assert_int_equal(tb_account_open(x->s.w, x->id, &a), TB_OK);
     return a;
 }
 
 static void put(struct world *x, const char *mailbox, unsigned count)
 {
-    for (unsigned i = 0; i < count; i++) {
-        struct tb_delivery_target t = {.id = x->id, .mailbox = tb_slice_str(mailbox)};
-        struct tb_delivery *d;
-        bool flag = false;
-        struct tb_op op = {.done = done_flag, .user = &flag};
-        assert_int_equal(tb_delivery_begin(x->w, 1 << 20, &d), TB_OK);
-        assert_int_equal(tb_delivery_add(d, &t), TB_OK);
-        (void)tb_delivery_write(d, TB_SLICE("Subject: x\r\n\r\nx\r\n"), &op);
-        flag = false;
-        tb_delivery_commit(d, true, &op);
-        turn_until(x, &flag);
-        assert_int_equal(t.rc, TB_OK);
-    }
+    solo_put(&x->s, x->id, mailbox, count);
 }
 
 static struct tb_mailbox status(struct world *x, const char *name)
@@ -164,7 +97,7 @@ static unsigned go(struct world *x, struct under_way *u, struct tb_view *v, enum
     *u = (struct under_way){.op = {.done = change_done, .user = u}};
     u->done = tb_change_start(v, kind, NULL, dst, &u->op, &u->change);
     for (; !u->done && turns < 1000; turns++)
-        (void)tb_worker_turn(x->w, false);
+        (void)tb_worker_turn(x->s.w, false);
     assert_true(u->done);
     return turns;
 }
@@ -215,7 +148,7 @@ static void test_given_up(void **state)
     assert_false(tb_change_start(v, TB_CHANGE_MOVE, NULL, status(x, "Archive").mbox, &u.op, &u.change));
     tb_change_free(u.change);
     for (unsigned i = 0; i < 20; i++)
-        (void)tb_worker_turn(x->w, false);
+        (void)tb_worker_turn(x->s.w, false);
     assert_false(u.done);
     assert_int_equal(status(x, "Archive").messages, 2048);
     assert_int_equal(status(x, "INBOX").messages, 5000 - 2048);
@@ -234,7 +167,7 @@ static void test_mailbox_goes_meanwhile(void **state)
     assert_false(tb_change_start(v, TB_CHANGE_MOVE, NULL, status(x, "Archive").mbox, &u.op, &u.change));
     assert_int_equal(tb_mailbox_delete(a, TB_SLICE("Archive")), TB_OK);
     for (unsigned i = 0; i < 20; i++)
-        (void)tb_worker_turn(x->w, false);
+        (void)tb_worker_turn(x->s.w, false);
     assert_true(u.done);
     assert_int_equal(u.op.rc, TB_NOTFOUND);
     assert_int_equal(status(x, "INBOX").messages, 5000 - 2048);
@@ -258,7 +191,7 @@ static void test_copy_is_staged(void **state)
     assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
     assert_false(tb_change_start(v, TB_CHANGE_COPY, NULL, archive, &u.op, &u.change));
     late.op = (struct tb_op){.done = change_done, .user = &late};
-    assert_int_equal(tb_delivery_begin(x->w, 1 << 20, &d), TB_OK);
+    assert_int_equal(tb_delivery_begin(x->s.w, 1 << 20, &d), TB_OK);
     assert_int_equal(tb_delivery_add(d, &t), TB_OK);
     (void)tb_delivery_write(d, TB_SLICE("Subject: late\r\n\r\nx\r\n"), &late.op);
     late.done = false;
@@ -272,16 +205,16 @@ static void test_copy_is_staged(void **state)
         assert_int_equal(tb_view_open(a, archive, &other), TB_OK);
         assert_int_equal(tb_view_count(other), 5);
         tb_view_close(other);
-        (void)tb_worker_turn(x->w, false);
+        (void)tb_worker_turn(x->s.w, false);
         if (status(x, "Archive").messages != 5)
             break;
     }
     assert_true(turns >= 3);
-    turn_until(x, &u.done);
+    solo_until(&x->s, &u.done);
     assert_int_equal(u.op.rc, TB_OK);
     assert_int_equal(tb_change_copied(u.change)->to.v[0].first, 6);
     assert_int_equal(tb_change_copied(u.change)->to.v[0].last, 10005);
-    turn_until(x, &late.done);
+    solo_until(&x->s, &late.done);
     assert_int_equal(late.op.rc, TB_OK);
     assert_int_equal(t.uid, 10006);
     assert_int_equal(status(x, "Archive").messages, 10006);
@@ -302,18 +235,18 @@ static void test_copy_given_up(void **state)
     fill(x, a, 7000);
     assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
     assert_false(tb_change_start(v, TB_CHANGE_COPY, NULL, status(x, "Archive").mbox, &u.op, &u.change));
-    (void)tb_worker_turn(x->w, false);
-    assert_int_equal(x->store->shard[0]->x.state.staged, 1);
+    (void)tb_worker_turn(x->s.w, false);
+    assert_int_equal(x->s.store->shard[0]->x.state.staged, 1);
     tb_change_free(u.change);
     for (unsigned i = 0; i < 100; i++) {
-        tb_sim_advance(x->sim, 100000000u);
-        (void)tb_worker_turn(x->w, false);
+        tb_sim_advance(x->s.sim, 100000000u);
+        (void)tb_worker_turn(x->s.w, false);
     }
     assert_false(u.done);
     struct tb_disk_row row;
-    rows = tb_rows_scan(x->store->shard[0]->ix, x->id.acct, status(x, "Archive").mbox, 1, &row, 1);
+    rows = tb_rows_scan(x->s.store->shard[0]->ix, x->id.acct, status(x, "Archive").mbox, 1, &row, 1);
     assert_int_equal(rows, 0);
-    assert_int_equal(x->store->shard[0]->x.state.staged, 0);
+    assert_int_equal(x->s.store->shard[0]->x.state.staged, 0);
     put(x, "Archive", 1);
     assert_int_equal(status(x, "Archive").uidnext, 2);
     tb_view_close(v);

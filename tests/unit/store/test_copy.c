@@ -11,36 +11,16 @@
 #include <cmocka.h>
 
 #include "engine/store/copy.h"
+#include "tests/lib/solo.h"
 
 struct world {
-    char dir[64];
-    struct tb_io *io;
-    struct tb_store *store;
-    struct tb_worker *w;
+    struct solo s;
     struct tb_account_id ann;
 };
 
-static void done_flag(struct tb_op *op)
-{
-    *(bool *)op->user = true;
-}
-
-static void turn_until(struct world *x, const bool *flag)
-{
-    for (int i = 0; i < 100000 && !*flag; i++)
-        (void)tb_worker_turn(x->w, true);
-    assert_true(*flag);
-}
-
 static void world_open(struct world *x)
 {
-    struct tb_error err = {0};
-    struct tb_store_config cfg = {.dir = x->dir, .workers = 1, .trash_days = 1, .checkpoint_ms = 50};
-    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
-    if (tb_store_open(x->io, &cfg, &x->store, &err) != TB_OK ||
-        tb_worker_open(x->store, 0, x->io, &x->w, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    tb_worker_started(x->w);
+    solo_open(&x->s, (struct tb_store_config){.trash_days = 1, .checkpoint_ms = 50});
 }
 
 static void run_shell(const char *fmt, const char *a, const char *b)
@@ -52,33 +32,9 @@ static void run_shell(const char *fmt, const char *a, const char *b)
 
 static void world_new(struct world *x)
 {
-    struct tb_error err = {0};
-    struct tb_store_options opt = {.segment_bytes = 4 << 20, .shards = 1};
-    struct tb_identity id;
-    bool flag = false;
-    struct tb_op op = {.done = done_flag, .user = &flag};
-    (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-test-XXXXXX");
-    assert_non_null(mkdtemp(x->dir));
-    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
-    if (tb_store_create(x->io, x->dir, &opt, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    tb_io_close(x->io);
+    solo_new(&x->s, false, 1);
     world_open(x);
-    tb_account_create(x->w, TB_SLICE("ann"), TB_SLICE("{PLAIN}secret"), &op);
-    turn_until(x, &flag);
-    assert_int_equal(tb_directory_find(x->store, TB_SLICE("ann"), &id), TB_OK);
-    x->ann = id.id;
-}
-
-static void world_stop(struct world *x)
-{
-    bool stopped = false;
-    struct tb_op op = {.done = done_flag, .user = &stopped};
-    tb_worker_stop(x->w, &op);
-    turn_until(x, &stopped);
-    tb_worker_close(x->w);
-    tb_store_close(x->store);
-    tb_io_close(x->io);
+    x->ann = solo_account(&x->s, "ann");
 }
 
 static void deliver(struct world *x, unsigned seed)
@@ -88,12 +44,12 @@ static void deliver(struct world *x, unsigned seed)
     struct tb_delivery *d;
     struct tb_delivery_target t = {.id = x->ann, .mailbox = TB_SLICE("INBOX")};
     bool flag = false;
-    struct tb_op op = {.done = done_flag, .user = &flag};
-    assert_int_equal(tb_delivery_begin(x->w, 1 << 20, &d), TB_OK);
+    struct tb_op op = {.done = solo_done, .user = &flag};
+    assert_int_equal(tb_delivery_begin(x->s.w, 1 << 20, &d), TB_OK);
     assert_int_equal(tb_delivery_add(d, &t), TB_OK);
     assert_true(tb_delivery_write(d, tb_slice(text, (size_t)n), &op));
     tb_delivery_commit(d, true, &op);
-    turn_until(x, &flag);
+    solo_until(&x->s, &flag);
     assert_int_equal(op.rc, TB_OK);
 }
 
@@ -103,10 +59,10 @@ static unsigned copy_now(struct world *x, const char *path, unsigned seed)
     bool flag = false;
     unsigned n = 0;
     struct tb_copy_job *job = calloc(1, sizeof(*job));
-    job->op = (struct tb_op){.done = done_flag, .user = &flag};
+    job->op = (struct tb_op){.done = solo_done, .user = &flag};
     job->rate_bytes = 2 << 20; /* several checkpoints pass meanwhile */
     (void)snprintf(job->path, sizeof(job->path), "%s", path);
-    tb_copy_start(x->store->shard[0], job);
+    tb_copy_start(x->s.store->shard[0], job);
     while (!flag)
         deliver(x, seed + n++);
     if (job->op.rc != TB_OK)
@@ -119,7 +75,7 @@ static unsigned copy_now(struct world *x, const char *path, unsigned seed)
 /* index_digest: every entry of every database. */
 static void index_digest(struct world *x, uint8_t out[TB_SHA256_BYTES])
 {
-    struct tb_index *ix = x->store->shard[0]->ix;
+    struct tb_index *ix = x->s.store->shard[0]->ix;
     struct tb_sha256 sha;
     tb_sha256_init(&sha);
     for (int db = 0; db < TB_DBS; db++) {
@@ -141,17 +97,17 @@ static void put_back(struct world *x, const char *copy)
     struct tb_error err = {0};
     struct tb_disk_ckpt ckpt;
     char path[128];
-    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
-    run_shell("rm %s/shard-00/index.mdb %s/shard-00/CKPT", x->dir, x->dir);
-    (void)snprintf(path, sizeof(path), "%s/shard-00/index.mdb", x->dir);
-    if (tb_copy_restore_to(x->io, copy, path, &ckpt, &err) != TB_OK)
+    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->s.io, &err), TB_OK);
+    run_shell("rm %s/shard-00/index.mdb %s/shard-00/CKPT", x->s.dir, x->s.dir);
+    (void)snprintf(path, sizeof(path), "%s/shard-00/index.mdb", x->s.dir);
+    if (tb_copy_restore_to(x->s.io, copy, path, &ckpt, &err) != TB_OK)
         fail_msg("%s", err.text);
-    assert_int_equal(tb_copy_restore_to(x->io, copy, path, &ckpt, &err), TB_IO); /* never over a file */
+    assert_int_equal(tb_copy_restore_to(x->s.io, copy, path, &ckpt, &err), TB_IO); /* never over a file */
     ckpt.seq = 7;
     tb_ckpt_seal(&ckpt);
-    (void)snprintf(path, sizeof(path), "%s/shard-00/CKPT", x->dir);
-    assert_int_equal(tb_slot_write(x->io, path, ckpt.seq, &ckpt, sizeof(ckpt), &err), TB_OK);
-    tb_io_close(x->io);
+    (void)snprintf(path, sizeof(path), "%s/shard-00/CKPT", x->s.dir);
+    assert_int_equal(tb_slot_write(x->s.io, path, ckpt.seq, &ckpt, sizeof(ckpt), &err), TB_OK);
+    tb_io_close(x->s.io);
 }
 
 static void test_copy_and_log_give_the_index(void **state)
@@ -164,24 +120,24 @@ static void test_copy_and_log_give_the_index(void **state)
     world_new(&x);
     for (unsigned i = 0; i < FIRST; i++)
         deliver(&x, i);
-    (void)snprintf(copy, sizeof(copy), "%s/shard-00/copy-x", x.dir);
+    (void)snprintf(copy, sizeof(copy), "%s/shard-00/copy-x", x.s.dir);
     unsigned more = copy_now(&x, copy, FIRST);
     assert_true(more > 10);
     for (unsigned i = 0; i < 50; i++)
         deliver(&x, 50000 + i);
-    world_stop(&x);
+    solo_stop(&x.s);
     world_open(&x);
     index_digest(&x, before);
-    uint64_t messages = x.store->shard[0]->x.state.messages;
+    uint64_t messages = x.s.store->shard[0]->x.state.messages;
     assert_int_equal(messages, FIRST + more + 50);
-    world_stop(&x);
+    solo_stop(&x.s);
     put_back(&x, copy);
     world_open(&x);
-    assert_int_equal(x.store->shard[0]->x.state.messages, messages);
+    assert_int_equal(x.s.store->shard[0]->x.state.messages, messages);
     index_digest(&x, after);
     assert_memory_equal(before, after, sizeof(before));
-    world_stop(&x);
-    run_shell("rm -rf %s%s", x.dir, "");
+    solo_stop(&x.s);
+    run_shell("rm -rf %s%s", x.s.dir, "");
 }
 
 static void flip(const char *path, uint64_t at)
@@ -205,11 +161,11 @@ static void test_every_changed_byte_is_noticed(void **state)
     world_new(&x);
     for (unsigned i = 0; i < 100; i++)
         deliver(&x, i);
-    (void)snprintf(copy, sizeof(copy), "%s/shard-00/copy-x", x.dir);
-    (void)snprintf(out, sizeof(out), "%s/out", x.dir);
+    (void)snprintf(copy, sizeof(copy), "%s/shard-00/copy-x", x.s.dir);
+    (void)snprintf(out, sizeof(out), "%s/out", x.s.dir);
     (void)copy_now(&x, copy, 100);
-    assert_int_equal(tb_copy_open(x.io, copy, x.store->super.uuid, 0, &h, &err), TB_OK);
-    assert_int_equal(tb_copy_open(x.io, copy, x.store->super.uuid, 1, &h, &err), TB_CORRUPT);
+    assert_int_equal(tb_copy_open(x.s.io, copy, x.s.store->super.uuid, 0, &h, &err), TB_OK);
+    assert_int_equal(tb_copy_open(x.s.io, copy, x.s.store->super.uuid, 1, &h, &err), TB_CORRUPT);
     uint64_t size = TB_BLOCK + h.pages * TB_COPY_PAGE + (h.pages * 4 + TB_BLOCK - 1) / TB_BLOCK * TB_BLOCK;
     unsigned seed = 4711;
     for (unsigned i = 0; i < 60; i++) {
@@ -218,17 +174,17 @@ static void test_every_changed_byte_is_noticed(void **state)
                                : TB_BLOCK + (uint64_t)rand_r(&seed) % (size - TB_BLOCK);
         struct tb_disk_ckpt ckpt;
         flip(copy, at);
-        if (tb_copy_verify(x.io, copy, &err) != TB_CORRUPT)
+        if (tb_copy_verify(x.s.io, copy, &err) != TB_CORRUPT)
             fail_msg("byte %llu of %llu changed unnoticed", (unsigned long long)at, (unsigned long long)size);
-        assert_int_equal(tb_copy_restore_to(x.io, copy, out, &ckpt, &err), TB_CORRUPT);
+        assert_int_equal(tb_copy_restore_to(x.s.io, copy, out, &ckpt, &err), TB_CORRUPT);
         assert_int_not_equal(access(out, F_OK), 0);
         flip(copy, at);
     }
-    assert_int_equal(tb_copy_verify(x.io, copy, &err), TB_OK);
+    assert_int_equal(tb_copy_verify(x.s.io, copy, &err), TB_OK);
     assert_int_equal(truncate(copy, (off_t)size - TB_BLOCK), 0);
-    assert_int_equal(tb_copy_verify(x.io, copy, &err), TB_CORRUPT);
-    world_stop(&x);
-    run_shell("rm -rf %s%s", x.dir, "");
+    assert_int_equal(tb_copy_verify(x.s.io, copy, &err), TB_CORRUPT);
+    solo_stop(&x.s);
+    run_shell("rm -rf %s%s", x.s.dir, "");
 }
 
 static void wait_rotated(struct world *x, uint64_t beyond)
@@ -236,10 +192,11 @@ static void wait_rotated(struct world *x, uint64_t beyond)
     unsigned number;
     struct tb_disk_copy h = {0};
     struct tb_error err;
-    struct tb_shard *s = x->store->shard[0];
+    struct tb_shard *s = x->s.store->shard[0];
     for (int i = 0; i < 10000 && h.ckpt.applied <= beyond; i++) {
-        (void)tb_worker_turn(x->w, true);
-        if (s->copies == NULL && tb_copy_newest(x->io, s->dir, x->store->super.uuid, 0, UINT64_MAX, &number, &h, &err))
+        (void)tb_worker_turn(x->s.w, true);
+        if (s->copies == NULL &&
+            tb_copy_newest(x->s.io, s->dir, x->s.store->super.uuid, 0, UINT64_MAX, &number, &h, &err))
             h.ckpt.applied = 0;
     }
     assert_true(h.ckpt.applied > beyond);
@@ -250,7 +207,7 @@ static void test_two_copies_in_turn(void **state)
     (void)state;
     struct world x;
     world_new(&x);
-    struct tb_shard *s = x.store->shard[0];
+    struct tb_shard *s = x.s.store->shard[0];
     uint64_t floor = 0, newest = 0;
     assert_true(tb_pin_floor(&s->pins) == UINT64_MAX);
     for (unsigned i = 0; i < 3; i++) {
@@ -263,12 +220,12 @@ static void test_two_copies_in_turn(void **state)
         newest = newest > older ? newest : s->confirmed;
         floor = older;
     }
-    world_stop(&x);
+    solo_stop(&x.s);
     world_open(&x);
-    assert_int_equal(tb_pin_floor(&x.store->shard[0]->pins), floor);
-    world_stop(&x);
-    run_shell("test -e %s/shard-00/copy-0 -a -e %s/shard-00/copy-1", x.dir, x.dir);
-    run_shell("rm -rf %s%s", x.dir, "");
+    assert_int_equal(tb_pin_floor(&x.s.store->shard[0]->pins), floor);
+    solo_stop(&x.s);
+    run_shell("test -e %s/shard-00/copy-0 -a -e %s/shard-00/copy-1", x.s.dir, x.s.dir);
+    run_shell("rm -rf %s%s", x.s.dir, "");
 }
 
 static void test_the_log_carries_the_time(void **state)
@@ -277,20 +234,20 @@ static void test_the_log_carries_the_time(void **state)
     struct world x;
     world_new(&x);
     deliver(&x, 1);
-    struct tb_shard *s = x.store->shard[0];
-    int64_t now = tb_io_wall_ms(x.io), logged = s->x.state.time_ms;
+    struct tb_shard *s = x.s.store->shard[0];
+    int64_t now = tb_io_wall_ms(x.s.io), logged = s->x.state.time_ms;
     assert_true(logged > now - 5000 && logged <= now);
-    int64_t kept = s->x.state.time_ms = tb_io_wall_ms(x.io);
+    int64_t kept = s->x.state.time_ms = tb_io_wall_ms(x.s.io);
     deliver(&x, 2); /* within a second */
     assert_int_equal(s->x.state.time_ms, kept);
     s->x.state.time_ms -= 2000;
     deliver(&x, 3);
     assert_true(s->x.state.time_ms >= kept);
-    world_stop(&x);
+    solo_stop(&x.s);
     world_open(&x);
-    assert_true(x.store->shard[0]->x.state.time_ms >= kept);
-    world_stop(&x);
-    run_shell("rm -rf %s%s", x.dir, "");
+    assert_true(x.s.store->shard[0]->x.state.time_ms >= kept);
+    solo_stop(&x.s);
+    run_shell("rm -rf %s%s", x.s.dir, "");
 }
 
 int main(void)

@@ -13,48 +13,28 @@
 #include <cmocka.h>
 
 #include "engine/store/shard.h"
+#include "tests/lib/solo.h"
 
 enum { MESSAGES = 6, LARGE = 3, LARGE_BYTES = 1500000 };
 
 struct world {
-    char dir[64];
-    struct tb_io *io;
-    struct tb_store *store;
-    struct tb_worker *w;
+    struct solo s;
     struct tb_account_id id;
     struct tb_account *a;
     struct tb_view *v;
 };
 
-static void done_flag(struct tb_op *op)
-{
-    *(bool *)op->user = true;
-}
-
-static void turn_until(struct world *x, const bool *flag)
-{
-    for (int i = 0; i < 100000 && !*flag; i++)
-        (void)tb_worker_turn(x->w, true);
-    assert_true(*flag);
-}
-
 static void world_open(struct world *x)
 {
-    struct tb_error err = {0};
-    struct tb_store_config cfg = {.dir = x->dir, .workers = 1, .trash_days = 0};
-    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
-    if (tb_store_open(x->io, &cfg, &x->store, &err) != TB_OK ||
-        tb_worker_open(x->store, 0, x->io, &x->w, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    tb_worker_started(x->w);
+    solo_open(&x->s, (struct tb_store_config){.trash_days = 0});
 }
 
 static void box_open(struct world *x)
 {
     struct tb_identity id;
-    assert_int_equal(tb_directory_find(x->store, TB_SLICE("ann"), &id), TB_OK);
+    assert_int_equal(tb_directory_find(x->s.store, TB_SLICE("ann"), &id), TB_OK);
     x->id = id.id;
-    assert_int_equal(tb_account_open(x->w, x->id, &x->a), TB_OK);
+    assert_int_equal(tb_account_open(x->s.w, x->id, &x->a), TB_OK);
     assert_int_equal(tb_view_open(x->a, TB_MBOX_INBOX, &x->v), TB_OK);
 }
 
@@ -62,9 +42,9 @@ static void crash(struct world *x)
 {
     tb_view_close(x->v);
     tb_account_close(x->a);
-    tb_worker_close(x->w);
-    tb_store_close(x->store);
-    tb_io_close(x->io);
+    tb_worker_close(x->s.w);
+    tb_store_close(x->s.store);
+    tb_io_close(x->s.io);
 }
 
 static struct tb_buf message(unsigned seed)
@@ -87,35 +67,26 @@ static void deliver(struct world *x, unsigned seed)
     struct tb_buf m = message(seed);
     struct tb_delivery_target t = {.id = x->id, .mbox = TB_MBOX_INBOX};
     bool committed = false;
-    struct tb_op op = {.done = done_flag, .user = &committed};
-    assert_int_equal(tb_delivery_begin(x->w, 10 << 20, &d), TB_OK);
+    struct tb_op op = {.done = solo_done, .user = &committed};
+    assert_int_equal(tb_delivery_begin(x->s.w, 10 << 20, &d), TB_OK);
     assert_int_equal(tb_delivery_add(d, &t), TB_OK);
     for (size_t at = 0; at < m.len; at += 65536) {
         bool go = false;
-        struct tb_op written = {.done = done_flag, .user = &go};
+        struct tb_op written = {.done = solo_done, .user = &go};
         if (!tb_delivery_write(d, tb_slice_sub(tb_buf_all(&m), at, 65536), &written))
-            turn_until(x, &go);
+            solo_until(&x->s, &go);
     }
     tb_delivery_commit(d, true, &op);
-    turn_until(x, &committed);
+    solo_until(&x->s, &committed);
     assert_int_equal(op.rc, TB_OK);
     tb_buf_free(&m);
 }
 
 static void world_new(struct world *x)
 {
-    struct tb_error err = {0};
-    struct tb_store_options opt = {.segment_bytes = 4 << 20, .shards = 1};
-    (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-test-XXXXXX");
-    assert_non_null(mkdtemp(x->dir));
-    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
-    assert_int_equal(tb_store_create(x->io, x->dir, &opt, &err), TB_OK);
-    tb_io_close(x->io);
+    solo_new(&x->s, false, 1);
     world_open(x);
-    bool made = false;
-    struct tb_op op = {.done = done_flag, .user = &made};
-    tb_account_create(x->w, TB_SLICE("ann"), TB_SLICE("{PLAIN}x"), &op);
-    turn_until(x, &made);
+    (void)solo_account(&x->s, "ann");
     box_open(x);
     for (unsigned i = 1; i <= MESSAGES; i++)
         deliver(x, i);
@@ -129,9 +100,9 @@ static enum tb_rc read_at(struct world *x, struct tb_body *b, unsigned seed, uin
 {
     struct tb_buf m = message(seed);
     bool done = false;
-    struct tb_op op = {.done = done_flag, .user = &done};
+    struct tb_op op = {.done = solo_done, .user = &done};
     tb_body_read(b, at, &op);
-    turn_until(x, &done);
+    solo_until(&x->s, &done);
     if (op.rc == TB_OK) {
         assert_true(op.data.len > 0 && at + op.data.len <= m.len);
         assert_memory_equal(op.data.ptr, m.ptr + at, op.data.len);
@@ -152,7 +123,7 @@ static enum tb_rc read_from(struct world *x, unsigned uid, uint64_t at)
 /* flip: one bit in the middle of a message's last piece, on the disk. */
 static void flip(struct world *x, unsigned uid)
 {
-    struct tb_shard *s = x->store->shard[0];
+    struct tb_shard *s = x->s.store->shard[0];
     struct tb_key k;
     struct tb_slice v;
     struct tb_row row;
@@ -174,7 +145,7 @@ static void flip(struct world *x, unsigned uid)
         memcpy(&body, v.ptr, sizeof(body));
         assert_true(tb_body_piece(s->ix, blob.blob.body, &body, body.pieces - 1, &p));
     }
-    (void)snprintf(path, sizeof(path), "%s/shard-00/log/%08x.seg", x->dir, (unsigned)(p.lsn >> 22));
+    (void)snprintf(path, sizeof(path), "%s/shard-00/log/%08x.seg", x->s.dir, (unsigned)(p.lsn >> 22));
     int fd = open(path, O_RDWR);
     off_t at = (off_t)(p.lsn % (4 << 20) + p.clen / 2);
     assert_int_equal(pread(fd, &byte, 1, at), 1);
@@ -186,7 +157,7 @@ static void flip(struct world *x, unsigned uid)
 static uint64_t quarantined(struct world *x)
 {
     struct tb_shard_stat st;
-    tb_shard_stat(x->w, 0, &st);
+    tb_shard_stat(x->s.w, 0, &st);
     return st.quarantined;
 }
 
@@ -194,7 +165,7 @@ static void world_end(struct world *x)
 {
     char cmd[128];
     crash(x);
-    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
+    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->s.dir);
     assert_int_equal(system(cmd), 0);
 }
 
@@ -208,7 +179,7 @@ static void test_small(void **state)
         assert_int_equal(read_from(&x, uid, 1000), uid == 2 ? TB_CORRUPT : TB_OK);
     assert_int_equal(quarantined(&x), 1);
     for (int i = 0; i < 20; i++) /* the record becomes durable */
-        (void)tb_worker_turn(x.w, false);
+        (void)tb_worker_turn(x.s.w, false);
     crash(&x);
     world_open(&x);
     box_open(&x);
@@ -256,7 +227,7 @@ static void test_gone(void **state)
     assert_int_equal(tb_delete(x.v, &set), TB_OK);
     tb_uidset_free(&set);
     for (int i = 0; i < 400 && quarantined(&x) > 0; i++) /* the trash is emptied once a second */
-        (void)tb_worker_turn(x.w, true);
+        (void)tb_worker_turn(x.s.w, true);
     assert_int_equal(quarantined(&x), 0);
     world_end(&x);
 }
@@ -264,12 +235,12 @@ static void test_gone(void **state)
 static void scrub(struct world *x)
 {
     struct tb_shard_stat st = {.scrub_running = true};
-    tb_scrub_start(x->w, 0);
-    for (int i = 0; i < 10000 && st.scrub_running && !x->store->shard[0]->failed; i++) {
-        (void)tb_worker_turn(x->w, true);
-        tb_shard_stat(x->w, 0, &st);
+    tb_scrub_start(x->s.w, 0);
+    for (int i = 0; i < 10000 && st.scrub_running && !x->s.store->shard[0]->failed; i++) {
+        (void)tb_worker_turn(x->s.w, true);
+        tb_shard_stat(x->s.w, 0, &st);
     }
-    assert_true(!st.scrub_running || x->store->shard[0]->failed);
+    assert_true(!st.scrub_running || x->s.store->shard[0]->failed);
 }
 
 /* test_scrub_log: what no reader has asked for is found by the scrub, and its neighbours are left alone. */
@@ -280,13 +251,13 @@ static void test_scrub_log(void **state)
     (void)state;
     world_new(&x);
     scrub(&x);
-    tb_shard_stat(x.w, 0, &st);
+    tb_shard_stat(x.s.w, 0, &st);
     assert_int_equal(st.scrub_damage, 0);
     assert_int_equal(st.scrub_rounds, 1);
     flip(&x, 4);
     flip(&x, LARGE);
     scrub(&x);
-    tb_shard_stat(x.w, 0, &st);
+    tb_shard_stat(x.s.w, 0, &st);
     assert_int_equal(st.scrub_damage, 2);
     assert_int_equal(st.scrub_rounds, 2);
     assert_int_equal(st.quarantined, 2);
@@ -300,7 +271,7 @@ static void rot(struct world *x)
 {
     char path[100];
     uint8_t page[4096];
-    (void)snprintf(path, sizeof(path), "%s/shard-00/index.mdb", x->dir);
+    (void)snprintf(path, sizeof(path), "%s/shard-00/index.mdb", x->s.dir);
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0);
     for (off_t at = 2 * 4096; pread(fd, page, sizeof(page), at) == sizeof(page); at += 4096) {
@@ -322,10 +293,10 @@ static void test_scrub_index(void **state)
     tb_account_close(x.a);
     rot(&x);
     scrub(&x);
-    struct tb_shard *s = x.store->shard[0];
+    struct tb_shard *s = x.s.store->shard[0];
     assert_true(s->failed);
     for (int i = 0; i < 10000 && s->failed; i++)
-        (void)tb_worker_turn(x.w, true);
+        (void)tb_worker_turn(x.s.w, true);
     assert_false(s->failed);
     box_open(&x);
     for (unsigned uid = 1; uid <= MESSAGES; uid++)

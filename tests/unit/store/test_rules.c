@@ -12,74 +12,28 @@
 #include <tambo/trash.h>
 #include "engine/io/sim.h"
 #include "engine/store/shard.h"
+#include "tests/lib/solo.h"
 
 #define DAY 86400
 
 struct world {
-    char dir[64];
-    struct tb_sim *sim;
-    struct tb_io *io;
-    struct tb_store *store;
-    struct tb_worker *w;
+    struct solo s;
     struct tb_account_id id;
 };
 
-static void done_flag(struct tb_op *op)
-{
-    *(bool *)op->user = true;
-}
-
-static void turn_until(struct world *x, const bool *flag)
-{
-    for (int i = 0; i < 100000 && !*flag; i++)
-        (void)tb_worker_turn(x->w, true);
-    assert_true(*flag);
-}
-
 static void world_open(struct world *x, uint32_t trash, uint32_t junk)
 {
-    struct tb_error err = {0};
-    struct tb_store_config cfg = {
-        .dir = x->dir, .workers = 1, .trash_days = 5, .retention_trash_days = trash, .retention_junk_days = junk};
-    x->io = tb_sim_io(x->sim);
-    if (tb_store_open(x->io, &cfg, &x->store, &err) != TB_OK ||
-        tb_worker_open(x->store, 0, x->io, &x->w, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    tb_worker_started(x->w);
-}
-
-static void world_stop(struct world *x)
-{
-    bool stopped = false;
-    struct tb_op op = {.done = done_flag, .user = &stopped};
-    tb_worker_stop(x->w, &op);
-    turn_until(x, &stopped);
-    tb_worker_close(x->w);
-    tb_store_close(x->store);
-    tb_io_close(x->io);
+    solo_open(&x->s,
+              (struct tb_store_config){.trash_days = 5, .retention_trash_days = trash, .retention_junk_days = junk});
 }
 
 static int setup(void **state)
 {
     struct world *x = calloc(1, sizeof(*x));
-    struct tb_error err = {0};
-    struct tb_store_options opt = {.segment_bytes = 4 << 20, .shards = 1};
-    struct tb_identity id;
-    bool flag = false;
-    struct tb_op op = {.done = done_flag, .user = &flag};
     assert_non_null(x);
-    (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-rules-XXXXXX");
-    assert_non_null(mkdtemp(x->dir));
-    x->sim = tb_sim_new(1, x->dir);
-    assert_non_null(x->sim);
-    x->io = tb_sim_io(x->sim);
-    assert_int_equal(tb_store_create(x->io, x->dir, &opt, &err), TB_OK);
-    tb_io_close(x->io);
+    solo_new(&x->s, true, 1);
     world_open(x, 0, 0);
-    tb_account_create(x->w, TB_SLICE("ann"), TB_SLICE(""), &op);
-    turn_until(x, &flag);
-    assert_int_equal(tb_directory_find(x->store, TB_SLICE("ann"), &id), TB_OK);
-    x->id = id.id;
+    x->id = solo_account(&x->s, "ann");
     *state = x;
     return 0;
 }
@@ -87,11 +41,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct world *x = *state;
-    char cmd[128];
-    world_stop(x);
-    tb_sim_free(x->sim);
-    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
-    assert_int_equal(system(cmd), 0);
+    solo_end(&x->s);
     free(x);
     return 0;
 }
@@ -99,25 +49,13 @@ static int teardown(void **state)
 static struct tb_account *account(struct world *x)
 {
     struct tb_account *a;
-    assert_int_equal(tb_account_open(x->w, x->id, &a), TB_OK);
+    assert_int_equal(tb_account_open(x->s.w, x->id, &a), TB_OK);
     return a;
 }
 
 static void put(struct world *x, const char *mailbox, unsigned count)
 {
-    for (unsigned i = 0; i < count; i++) {
-        struct tb_delivery_target t = {.id = x->id, .mailbox = tb_slice_str(mailbox)};
-        struct tb_delivery *d;
-        bool flag = false;
-        struct tb_op op = {.done = done_flag, .user = &flag};
-        assert_int_equal(tb_delivery_begin(x->w, 1 << 20, &d), TB_OK);
-        assert_int_equal(tb_delivery_add(d, &t), TB_OK);
-        (void)tb_delivery_write(d, TB_SLICE("Subject: x\r\n\r\nx\r\n"), &op);
-        flag = false;
-        tb_delivery_commit(d, true, &op);
-        turn_until(x, &flag);
-        assert_int_equal(t.rc, TB_OK);
-    }
+    solo_put(&x->s, x->id, mailbox, count);
 }
 
 static struct tb_mailbox status(struct world *x, const char *name)
@@ -142,11 +80,11 @@ static void rule(struct world *x, const char *name, uint32_t days, enum tb_rc wa
 /* days: so many pass, and a round of the rules with them. */
 static void days(struct world *x, double n)
 {
-    tb_sim_set_wall(x->sim, tb_io_wall_s(x->io) + (int64_t)(n * DAY));
+    tb_sim_set_wall(x->s.sim, tb_io_wall_s(x->s.io) + (int64_t)(n * DAY));
     for (unsigned i = 0; i < 700; i++) {
-        tb_sim_advance(x->sim, 1000000000u);
+        tb_sim_advance(x->s.sim, 1000000000u);
         for (unsigned k = 0; k < 5; k++)
-            (void)tb_worker_turn(x->w, false);
+            (void)tb_worker_turn(x->s.w, false);
     }
 }
 
@@ -202,7 +140,7 @@ static void test_special_uses(void **state)
     put(x, "Archive", 3);
     days(x, 100);
     assert_int_equal(status(x, "Trash").messages, 3); /* the default is never */
-    world_stop(x);
+    solo_stop(&x->s);
     world_open(x, 30, 10);
     assert_int_equal(status(x, "Trash").retention_days, 30);
     rule(x, "Junk", TB_RETENTION_FOREVER, TB_OK);
@@ -219,7 +157,7 @@ static void test_special_uses(void **state)
 static void test_rules_are_counted(void **state)
 {
     struct world *x = *state;
-    const struct tb_shard *s = x->store->shard[0];
+    const struct tb_shard *s = x->s.store->shard[0];
     struct tb_account *a;
     assert_int_equal(s->x.state.rules, 0);
     rule(x, "Archive", 4, TB_OK);
@@ -227,9 +165,9 @@ static void test_rules_are_counted(void **state)
     rule(x, "Sent", 9, TB_OK);
     rule(x, "INBOX", TB_RETENTION_FOREVER, TB_OK);
     assert_int_equal(s->x.state.rules, 2);
-    world_stop(x);
+    solo_stop(&x->s);
     world_open(x, 0, 0);
-    s = x->store->shard[0];
+    s = x->s.store->shard[0];
     assert_int_equal(s->x.state.rules, 2);
     a = account(x);
     assert_int_equal(tb_mailbox_delete(a, TB_SLICE("Sent")), TB_OK);

@@ -15,83 +15,17 @@
 #include <tambo/admin.h>
 #include <tambo/delivery.h>
 #include <tambo/fetch.h>
+#include "tests/lib/solo.h"
 
-struct world {
-    char dir[64];
-    struct tb_io *io;
-    struct tb_store *store;
-    struct tb_worker *w;
-};
+static const struct tb_store_config config = {.trash_days = 1};
 
-static void done_flag(struct tb_op *op)
+static void world_new(struct solo *x, uint32_t shards)
 {
-    *(bool *)op->user = true;
+    solo_new(x, false, shards);
+    solo_open(x, config);
 }
 
-static void turn_until(struct world *x, const bool *flag)
-{
-    for (int i = 0; i < 100000 && !*flag; i++)
-        (void)tb_worker_turn(x->w, true);
-    assert_true(*flag);
-}
-
-static void world_open(struct world *x)
-{
-    struct tb_error err = {0};
-    struct tb_store_config cfg = {.dir = x->dir, .workers = 1, .trash_days = 1};
-    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
-    if (tb_store_open(x->io, &cfg, &x->store, &err) != TB_OK ||
-        tb_worker_open(x->store, 0, x->io, &x->w, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    tb_worker_started(x->w);
-}
-
-static void world_new(struct world *x, uint32_t shards)
-{
-    struct tb_error err = {0};
-    struct tb_store_options opt = {.segment_bytes = 4 << 20, .shards = shards};
-    (void)snprintf(x->dir, sizeof(x->dir), "/tmp/tambo-test-XXXXXX");
-    assert_non_null(mkdtemp(x->dir));
-    assert_int_equal(tb_io_open(TB_IO_POSIX, &x->io, &err), TB_OK);
-    if (tb_store_create(x->io, x->dir, &opt, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    assert_int_equal(tb_store_create(x->io, x->dir, &opt, &err), TB_EXISTS);
-    tb_io_close(x->io);
-    world_open(x);
-}
-
-static void world_stop(struct world *x)
-{
-    bool stopped = false;
-    struct tb_op op = {.done = done_flag, .user = &stopped};
-    tb_worker_stop(x->w, &op);
-    turn_until(x, &stopped);
-    tb_worker_close(x->w);
-    tb_store_close(x->store);
-    tb_io_close(x->io);
-}
-
-static void world_end(struct world *x)
-{
-    char cmd[128];
-    world_stop(x);
-    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
-    assert_int_equal(system(cmd), 0);
-}
-
-static struct tb_account_id account_new(struct world *x, const char *name)
-{
-    bool flag = false;
-    struct tb_identity id;
-    struct tb_op op = {.done = done_flag, .user = &flag};
-    tb_account_create(x->w, tb_slice_str(name), TB_SLICE("{PLAIN}secret"), &op);
-    turn_until(x, &flag);
-    assert_int_equal(op.rc, TB_OK);
-    assert_int_equal(tb_directory_find(x->store, tb_slice_str(name), &id), TB_OK);
-    return id.id;
-}
-
-static struct tb_account *open_account(struct world *x, struct tb_account_id id)
+static struct tb_account *open_account(struct solo *x, struct tb_account_id id)
 {
     struct tb_account *a;
     assert_int_equal(tb_account_open(x->w, id, &a), TB_OK);
@@ -117,7 +51,7 @@ static struct tb_buf message(unsigned seed, size_t n)
     return b;
 }
 
-static enum tb_rc deliver(struct world *x, struct tb_delivery_target *t, size_t n, struct tb_slice msg, bool atomic)
+static enum tb_rc deliver(struct solo *x, struct tb_delivery_target *t, size_t n, struct tb_slice msg, bool atomic)
 {
     struct tb_delivery *d;
     assert_int_equal(tb_delivery_begin(x->w, 200 << 20, &d), TB_OK);
@@ -125,27 +59,27 @@ static enum tb_rc deliver(struct world *x, struct tb_delivery_target *t, size_t 
         assert_int_equal(tb_delivery_add(d, &t[i]), TB_OK);
     for (size_t at = 0; at < msg.len; at += 50000) {
         bool flag = false;
-        struct tb_op op = {.done = done_flag, .user = &flag};
+        struct tb_op op = {.done = solo_done, .user = &flag};
         if (!tb_delivery_write(d, tb_slice_sub(msg, at, 50000), &op))
-            turn_until(x, &flag);
+            solo_until(x, &flag);
     }
     bool flag = false;
-    struct tb_op op = {.done = done_flag, .user = &flag};
+    struct tb_op op = {.done = solo_done, .user = &flag};
     tb_delivery_commit(d, atomic, &op);
-    turn_until(x, &flag);
+    solo_until(x, &flag);
     return op.rc;
 }
 
-static void check_bytes(struct world *x, struct tb_view *v, uint32_t uid, struct tb_slice want)
+static void check_bytes(struct solo *x, struct tb_view *v, uint32_t uid, struct tb_slice want)
 {
     struct tb_body *b;
     assert_int_equal(tb_body_open(v, uid, &b), TB_OK);
     assert_int_equal(tb_body_size(b), want.len);
     for (size_t at = 0; at < want.len;) {
         bool flag = false;
-        struct tb_op op = {.done = done_flag, .user = &flag};
+        struct tb_op op = {.done = solo_done, .user = &flag};
         tb_body_read(b, at, &op);
-        turn_until(x, &flag);
+        solo_until(x, &flag);
         assert_int_equal(op.rc, TB_OK);
         assert_true(op.data.len > 0 && op.data.len <= want.len - at);
         assert_memory_equal(op.data.ptr, want.ptr + at, op.data.len);
@@ -154,7 +88,7 @@ static void check_bytes(struct world *x, struct tb_view *v, uint32_t uid, struct
     tb_body_close(b);
 }
 
-static void deliver_one(struct world *x, struct tb_account_id id, unsigned seed, size_t n, uint32_t *uid)
+static void deliver_one(struct solo *x, struct tb_account_id id, unsigned seed, size_t n, uint32_t *uid)
 {
     struct tb_buf m = message(seed, n);
     struct tb_delivery_target t = {.id = id, .mbox = TB_MBOX_INBOX, .internaldate = 1000 + seed};
@@ -163,7 +97,7 @@ static void deliver_one(struct world *x, struct tb_account_id id, unsigned seed,
     tb_buf_free(&m);
 }
 
-static void check_inbox(struct world *x, struct tb_account_id id, unsigned n, size_t bytes)
+static void check_inbox(struct solo *x, struct tb_account_id id, unsigned n, size_t bytes)
 {
     struct tb_account *a = open_account(x, id);
     struct tb_view *v;
@@ -183,18 +117,18 @@ static void check_inbox(struct world *x, struct tb_account_id id, unsigned n, si
 
 static void test_stop_and_crash(void **state)
 {
-    struct world x;
+    struct solo x;
     uint32_t uid;
     (void)state;
     world_new(&x, 2);
-    struct tb_account_id id = account_new(&x, "Alice");
+    struct tb_account_id id = solo_account(&x, "Alice");
     for (unsigned i = 1; i <= 50; i++) {
         deliver_one(&x, id, i, 9000, &uid);
         assert_int_equal(uid, i);
     }
     check_inbox(&x, id, 50, 9000);
-    world_stop(&x);
-    world_open(&x);
+    solo_stop(&x);
+    solo_open(&x, config);
     check_inbox(&x, id, 50, 9000);
     for (unsigned i = 51; i <= 80; i++)
         deliver_one(&x, id, i, 9000, &uid);
@@ -202,17 +136,17 @@ static void test_stop_and_crash(void **state)
     tb_worker_close(x.w); /* a crash: no last checkpoint; the log has it all */
     tb_store_close(x.store);
     tb_io_close(x.io);
-    world_open(&x);
+    solo_open(&x, config);
     check_inbox(&x, id, 80, 9000);
-    world_end(&x);
+    solo_end(&x);
 }
 
 /* check_edges: the sizes around which a body is cut differently. */
-static void check_edges(struct world *x)
+static void check_edges(struct solo *x)
 {
     static const size_t edges[] = {
         256 << 10, (1 << 20) - 90, 1 << 20, (1 << 20) + 90, (1 << 20) + (200 << 10), (1 << 20) + (256 << 10), 2 << 20};
-    struct tb_account_id id = account_new(x, "edges");
+    struct tb_account_id id = solo_account(x, "edges");
     struct tb_account *a = open_account(x, id);
     struct tb_buf m;
     for (unsigned i = 0; i < TB_ARRAY_LEN(edges); i++) {
@@ -230,14 +164,14 @@ static void check_edges(struct world *x)
 
 static void test_large(void **state)
 {
-    struct world x;
+    struct solo x;
     (void)state;
     world_new(&x, 2);
-    struct tb_delivery_target t[2] = {{.id = account_new(&x, "one"), .mbox = TB_MBOX_INBOX}, {.mbox = TB_MBOX_INBOX}};
+    struct tb_delivery_target t[2] = {{.id = solo_account(&x, "one"), .mbox = TB_MBOX_INBOX}, {.mbox = TB_MBOX_INBOX}};
     for (int i = 0; t[1].id.acct == 0 || t[1].id.shard == t[0].id.shard; i++) {
         char name[16];
         (void)snprintf(name, sizeof(name), "two%d", i);
-        t[1].id = account_new(&x, name);
+        t[1].id = solo_account(&x, name);
     }
     struct tb_buf m = message(7, 9 << 20);
     for (int atomic = 0; atomic < 2; atomic++) {
@@ -264,7 +198,7 @@ static void test_large(void **state)
     }
     tb_buf_free(&m);
     check_edges(&x);
-    world_end(&x);
+    solo_end(&x);
 }
 
 /* check_names: a subtree renamed, a mailbox deleted. */
@@ -286,11 +220,11 @@ static void check_names(struct tb_account *a, struct tb_arena *arena)
 
 static void test_flags_copy_expunge(void **state)
 {
-    struct world x;
+    struct solo x;
     uint32_t uid, work, bit;
     (void)state;
     world_new(&x, 1);
-    struct tb_account_id id = account_new(&x, "bob@example.test");
+    struct tb_account_id id = solo_account(&x, "bob@example.test");
     for (unsigned i = 1; i <= 200; i++)
         deliver_one(&x, id, i, 500, &uid);
     struct tb_account *a = open_account(&x, id);
@@ -351,7 +285,7 @@ static void test_flags_copy_expunge(void **state)
     tb_account_close(a);
     tb_uidset_free(&set);
     tb_arena_free(&arena);
-    world_end(&x);
+    solo_end(&x);
 }
 
 /* ---- what changed since (RFC 7162), against what was done ---- */
@@ -388,7 +322,7 @@ static uint64_t modseq_now(struct tb_account *a, struct tb_arena *arena)
     return m.highestmodseq;
 }
 
-static void since_step(struct world *x, struct tb_account_id id, struct tb_view *v, struct history *h, unsigned *seed)
+static void since_step(struct solo *x, struct tb_account_id id, struct tb_view *v, struct history *h, unsigned *seed)
 {
     struct tb_uidset some, gone;
     uint32_t uid, first = 1 + (uint32_t)rand_r(seed) % h->uidnext;
@@ -423,7 +357,7 @@ static void since_step(struct world *x, struct tb_account_id id, struct tb_view 
 
 static void test_since(void **state)
 {
-    struct world x;
+    struct solo x;
     struct tb_view *v;
     struct tb_changes c;
     struct tb_arena arena;
@@ -434,7 +368,7 @@ static void test_since(void **state)
     tb_arena_init(&arena, 1 << 20);
     world_new(&x, 1);
     h = (struct history){.uidnext = 1};
-    struct tb_account_id id = account_new(&x, "anna");
+    struct tb_account_id id = solo_account(&x, "anna");
     struct tb_account *a = open_account(&x, id);
     assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
     for (int i = 0; i < SINCE_STEPS; i++) {
@@ -452,39 +386,39 @@ static void test_since(void **state)
     tb_view_close(v);
     tb_account_close(a);
     tb_arena_free(&arena);
-    world_end(&x);
+    solo_end(&x);
 }
 
 static void test_accounts(void **state)
 {
-    struct world x;
+    struct solo x;
     struct tb_identity id;
     (void)state;
     world_new(&x, 3);
     for (int i = 0; i < 20; i++) {
         char name[32];
         (void)snprintf(name, sizeof(name), "user%d", i);
-        (void)account_new(&x, name);
+        (void)solo_account(&x, name);
     }
     bool flag = false;
-    struct tb_op op = {.done = done_flag, .user = &flag};
+    struct tb_op op = {.done = solo_done, .user = &flag};
     tb_account_create(x.w, TB_SLICE("USER3"), TB_SLICE(""), &op);
-    turn_until(&x, &flag);
+    solo_until(&x, &flag);
     assert_int_equal(op.rc, TB_EXISTS);
     flag = false;
     tb_account_secret(x.w, TB_SLICE("user4"), TB_SLICE("{PLAIN}new"), &op);
-    turn_until(&x, &flag);
+    solo_until(&x, &flag);
     flag = false;
     tb_account_delete(x.w, TB_SLICE("user5"), &op);
-    turn_until(&x, &flag);
+    solo_until(&x, &flag);
     assert_int_equal(op.rc, TB_OK);
-    world_stop(&x);
-    world_open(&x);
+    solo_stop(&x);
+    solo_open(&x, config);
     assert_int_equal(tb_directory_find(x.store, TB_SLICE("user4"), &id), TB_OK);
     assert_string_equal(id.secret, "{PLAIN}new");
     assert_int_equal(tb_directory_find(x.store, TB_SLICE("user5"), &id), TB_NOTFOUND);
     assert_int_equal(tb_directory_find(x.store, TB_SLICE("user19"), &id), TB_OK);
-    world_end(&x);
+    solo_end(&x);
 }
 
 int main(void)

@@ -12,6 +12,7 @@
 
 #include "engine/io/sim.h"
 #include "engine/store/shard.h"
+#include "tests/lib/solo.h"
 #include "tests/lib/whole.h"
 
 enum { MESSAGES = 12, CHANGES = 3000 };
@@ -19,95 +20,36 @@ enum { MESSAGES = 12, CHANGES = 3000 };
 #define DAY_S 86400
 
 struct world {
-    char dir[64];
-    struct tb_sim *sim;
-    struct tb_io *io;
-    struct tb_store *store;
-    struct tb_worker *w;
+    struct solo s;
     struct tb_account *a;
 };
 
-static void finished(struct tb_op *op)
-{
-    *(bool *)op->user = true;
-}
-
-static void await(struct world *x, const bool *done)
-{
-    while (!*done)
-        (void)tb_worker_turn(x->w, true);
-}
-
 static void store_open(struct world *x)
 {
-    struct tb_error err = {0};
-    struct tb_store_config cfg = {.dir = x->dir, .workers = 1, .trash_days = 0};
-    x->io = tb_sim_io(x->sim);
-    if (tb_store_open(x->io, &cfg, &x->store, &err) != TB_OK ||
-        tb_worker_open(x->store, 0, x->io, &x->w, &err) != TB_OK)
-        fail_msg("%s", err.text);
-    tb_worker_started(x->w);
-}
-
-static void store_close(struct world *x)
-{
-    bool done = false;
-    struct tb_op op = {.done = finished, .user = &done};
-    tb_worker_stop(x->w, &op);
-    await(x, &done);
-    tb_worker_close(x->w);
-    tb_store_close(x->store);
-    tb_io_close(x->io);
-}
-
-static void deliver(struct world *x, struct tb_account_id id)
-{
-    bool done = false;
-    struct tb_delivery *d;
-    struct tb_op op = {.done = finished, .user = &done};
-    struct tb_delivery_target t = {.id = id, .mbox = TB_MBOX_INBOX, .is_append = true, .internaldate = 1};
-    assert_int_equal(tb_delivery_begin(x->w, 1 << 20, &d), TB_OK);
-    assert_int_equal(tb_delivery_add(d, &t), TB_OK);
-    assert_true(tb_delivery_write(d, TB_SLICE("Subject: x\r\n\r\nbody\r\n"), &op));
-    tb_delivery_commit(d, true, &op);
-    await(x, &done);
-    assert_int_equal(op.rc, TB_OK);
+    solo_open(&x->s, (struct tb_store_config){.trash_days = 0});
 }
 
 static void world_new(struct world *x)
 {
-    struct tb_error err = {0};
-    struct tb_store_options opt = {.segment_bytes = 4 << 20, .shards = 1};
-    struct tb_identity id;
-    bool done = false;
-    struct tb_op op = {.done = finished, .user = &done};
-    (void)snprintf(x->dir, sizeof(x->dir), "%s/tambo-trim-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(x->dir));
-    x->sim = tb_sim_new(1, x->dir);
-    tb_sim_set_wall(x->sim, 20000 * (int64_t)DAY_S);
-    struct tb_io *io = tb_sim_io(x->sim);
-    assert_int_equal(tb_store_create(io, x->dir, &opt, &err), TB_OK);
-    tb_io_close(io);
+    solo_new(&x->s, true, 1);
+    tb_sim_set_wall(x->s.sim, 20000 * (int64_t)DAY_S);
     store_open(x);
-    tb_account_create(x->w, TB_SLICE("u"), TB_SLICE(""), &op);
-    await(x, &done);
-    assert_int_equal(tb_directory_find(x->store, TB_SLICE("u"), &id), TB_OK);
-    for (int i = 0; i < MESSAGES; i++)
-        deliver(x, id.id);
-    assert_int_equal(tb_account_open(x->w, id.id, &x->a), TB_OK);
+    struct tb_account_id id = solo_account(&x->s, "u");
+    solo_put(&x->s, id, "INBOX", MESSAGES);
+    assert_int_equal(tb_account_open(x->s.w, id, &x->a), TB_OK);
 }
 
 static void world_free(struct world *x)
 {
     char cmd[128], what[300];
     tb_account_close(x->a);
-    store_close(x);
-    struct tb_io *io = tb_sim_io(x->sim);
-    if (!store_whole(io, x->dir, what))
+    solo_stop(&x->s);
+    struct tb_io *io = tb_sim_io(x->s.sim);
+    if (!store_whole(io, x->s.dir, what))
         fail_msg("%s", what);
     tb_io_close(io);
-    tb_sim_free(x->sim);
-    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
+    tb_sim_free(x->s.sim);
+    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->s.dir);
     assert_int_equal(system(cmd), 0);
 }
 
@@ -115,9 +57,9 @@ static void world_free(struct world *x)
 static void hours(struct world *x, unsigned n)
 {
     for (unsigned i = 0; i < 2 * n + 2; i++) {
-        tb_sim_advance(x->sim, 1800 * SECOND);
+        tb_sim_advance(x->s.sim, 1800 * SECOND);
         for (int k = 0; k < 50; k++)
-            (void)tb_worker_turn(x->w, false);
+            (void)tb_worker_turn(x->s.w, false);
     }
 }
 
@@ -136,7 +78,7 @@ static void flag(struct world *x, struct tb_view *v, uint32_t uid, bool on)
     enum tb_rc rc;
     while ((rc = tb_flags_update(v, &set, on ? TB_FLAGS_ADD : TB_FLAGS_REMOVE, TB_FLAG_FLAGGED, 0, UINT64_MAX, NULL)) ==
            TB_BUSY)
-        (void)tb_worker_turn(x->w, true);
+        (void)tb_worker_turn(x->s.w, true);
     assert_int_equal(rc, TB_OK);
     tb_uidset_free(&set);
 }
@@ -225,12 +167,12 @@ static void test_too_old(void **state)
     hours(&x, 3);
     assert_int_equal(inbox(&x).chg_floor, floor);
     unsigned had = changes(&x);
-    tb_sim_set_wall(x.sim, 20029 * (int64_t)DAY_S);
+    tb_sim_set_wall(x.s.sim, 20029 * (int64_t)DAY_S);
     hours(&x, 3);
     assert_int_equal(changes(&x), had); /* 29 days */
     for (unsigned i = 0; i < 10; i++)
         flag(&x, v, 6, i % 2 == 0);
-    tb_sim_set_wall(x.sim, 20031 * (int64_t)DAY_S);
+    tb_sim_set_wall(x.s.sim, 20031 * (int64_t)DAY_S);
     hours(&x, 3);
     assert_true(inbox(&x).chg_floor > floor);
     assert_true(changes(&x) < had && changes(&x) >= 10); /* the new ones stay */

@@ -37,6 +37,7 @@ enum {
     TB_OPF_CANCEL = 2,  /* the caller asked for its end */
     TB_OPF_MORE = 4,    /* kept from the last recv on this op: more bytes were waiting */
     TB_OPF_INLINE = 8,  /* offload without a helper thread: work runs just before done */
+    TB_OPF_IDLE = 16,   /* offload: only while nothing else wants the processor */
 };
 
 /* How long an accept rests after the process ran out of descriptors or memory. */
@@ -153,7 +154,11 @@ void tb_event_ring(struct tb_io *from, struct tb_io *to);
 void tb_post_wait(struct tb_io *io);
 
 /* ---- helper threads (pool.c) ---- */
-enum tb_pool_id { TB_POOL_HELPERS, TB_POOL_FILES, TB_POOLS };
+enum tb_pool_id { TB_POOL_HELPERS, TB_POOL_FILES, TB_POOL_IDLE, TB_POOLS };
+static inline enum tb_pool_id tb_offload_pool(const struct tb_op *op)
+{
+    return op->flags & TB_OPF_IDLE ? TB_POOL_IDLE : TB_POOL_HELPERS;
+}
 /* tb_pools_hold, tb_pools_drop: one of each per open io; the last drop stops and joins the threads. */
 void tb_pools_hold(void);
 void tb_pools_drop(void);

@@ -282,6 +282,13 @@ void tb_io_offload(struct tb_io *io, struct tb_op *op, void (*work)(struct tb_op
     submit(io, op, TB_OP_OFFLOAD, -1, NULL, 0, 0);
 }
 
+void tb_io_offload_idle(struct tb_io *io, struct tb_op *op, void (*work)(struct tb_op *op))
+{
+    op->work = work;
+    op->flags = TB_OPF_IDLE;
+    submit(io, op, TB_OP_OFFLOAD, -1, NULL, 0, 0);
+}
+
 void tb_io_post(struct tb_io *from, struct tb_io *to, struct tb_op *op)
 {
     op->kind = TB_OP_POST;

@@ -1,6 +1,7 @@
 /*
  * pool.c: helper threads for what blocks or burns: one pool for tb_io_offload, one for the posix backend's file calls,
- * so that a password hash never stands before a log write. Both are shared by all ios of the process.
+ * so that a password hash never stands before a log write, and one thread for tb_io_offload_idle. All are shared by all
+ * ios of the process.
  *
  * Threads start when there is work and no idle thread, up to a bound, and end with the last io. They take no signals.
  * Queues hold only ops that callers own, so they are bounded by the callers. Must never: run done.
@@ -9,6 +10,7 @@
 #include "backend.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -27,7 +29,7 @@ struct pool {
     { \
         .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER \
     }
-static struct pool pools[TB_POOLS] = {POOL_INIT, POOL_INIT};
+static struct pool pools[TB_POOLS] = {POOL_INIT, POOL_INIT, POOL_INIT};
 
 static pthread_mutex_t holders_mutex = PTHREAD_MUTEX_INITIALIZER;
 static unsigned holders;
@@ -35,6 +37,9 @@ static unsigned holders;
 static void *pool_main(void *arg)
 {
     struct pool *p = arg;
+    const struct sched_param none = {0};
+    if (p == &pools[TB_POOL_IDLE])
+        (void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &none); /* if refused: it disturbs more, and works */
     pthread_mutex_lock(&p->mutex);
     while (!p->stopping || p->queue.head) {
         struct tb_op *op = tb_list_pop(&p->queue);
@@ -74,7 +79,7 @@ static unsigned pool_limit(void)
 bool tb_pool_submit(enum tb_pool_id id, struct tb_op *op)
 {
     struct pool *p = &pools[id];
-    unsigned limit = id == TB_POOL_FILES ? POOL_THREADS_MAX : pool_limit();
+    unsigned limit = id == TB_POOL_FILES ? POOL_THREADS_MAX : id == TB_POOL_IDLE ? 1 : pool_limit();
     pthread_mutex_lock(&p->mutex);
     if (p->idle <= p->queued && p->threads < limit)
         pool_grow(p);

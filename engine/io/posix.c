@@ -287,7 +287,7 @@ static void posix_submit(struct tb_io *io, struct tb_op *op)
     struct posix *p = posix_of(io);
     switch (op->kind) {
     case TB_OP_OFFLOAD:
-        to_pool(io, TB_POOL_HELPERS, op);
+        to_pool(io, tb_offload_pool(op), op);
         break;
     case TB_OP_READ:
     case TB_OP_WRITE:
@@ -312,7 +312,7 @@ static void posix_cancel(struct tb_io *io, struct tb_op *op)
     struct posix *p = posix_of(io);
     switch (op->kind) {
     case TB_OP_OFFLOAD:
-        if (tb_pool_remove(TB_POOL_HELPERS, op))
+        if (tb_pool_remove(tb_offload_pool(op), op))
             tb_ready_push(io, op, -ECANCELED);
         break;
     case TB_OP_READ:

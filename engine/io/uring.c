@@ -153,7 +153,7 @@ static void uring_submit(struct tb_io *io, struct tb_op *op)
     bool pending = true;
     switch (op->kind) {
     case TB_OP_OFFLOAD:
-        if (!tb_pool_submit(TB_POOL_HELPERS, op)) {
+        if (!tb_pool_submit(tb_offload_pool(op), op)) {
             op->flags |= TB_OPF_INLINE;
             tb_ready_push(io, op, 0);
         }
@@ -179,7 +179,7 @@ static void uring_cancel(struct tb_io *io, struct tb_op *op)
 {
     struct uring *u = uring_of(io);
     if (op->kind == TB_OP_OFFLOAD) {
-        if (tb_pool_remove(TB_POOL_HELPERS, op))
+        if (tb_pool_remove(tb_offload_pool(op), op))
             tb_ready_push(io, op, -ECANCELED);
         return;
     }

@@ -2,7 +2,8 @@
  * train.c: training dictionaries on the store's own mail, and bringing them into use (dict.h).
  *
  *   SAMPLING: messages drawn at random from the shard's index, read as they lie in the log, eight at a time
- *   -> WORK (a helper): inflated, parsed, trained, tried on those held out; files written in every shard
+ *   -> WORK (a helper; the idle one when nobody asked): inflated, parsed, trained, tried on those held out; files
+ * written in every shard
  *   -> RECORDING: a DICT record in every shard, one role after the other -> USING: every worker writes with it
  *
  * No memory is kept between jobs (their own is taken in large pieces, which go back to the system), and delivery pays
@@ -379,7 +380,10 @@ static void work_start(struct tb_train_job *j)
 {
     j->op = (struct tb_op){.done = work_done, .user = j};
     j->s->train_ops++;
-    tb_io_offload(j->s->worker->io, &j->op, work);
+    if (j->asker != NULL)
+        tb_io_offload(j->s->worker->io, &j->op, work);
+    else
+        tb_io_offload_idle(j->s->worker->io, &j->op, work); /* deliveries come first; nobody waits for it */
 }
 
 /* ---- sampling ---- */

@@ -152,6 +152,11 @@ void tb_io_post(struct tb_io *from, struct tb_io *to, struct tb_op *op);
  * zero-filling. result is 0 unless work sets it; -ECANCELED if cancelled before work began.
  */
 void tb_io_offload(struct tb_io *io, struct tb_op *op, void (*work)(struct tb_op *op));
+/*
+ * tb_io_offload_idle: the same, for what can wait for hours: one thread of the process does it while nothing else wants
+ * the processor (SCHED_IDLE).
+ */
+void tb_io_offload_idle(struct tb_io *io, struct tb_op *op, void (*work)(struct tb_op *op));
 
 /*
  * tb_io_crash_mark: from now on a process that dies of a fault (SIGSEGV, SIGBUS, SIGABRT ...) makes an empty file of

@@ -14,12 +14,14 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+READY_S = 30
 USERS = 200
 DOMAIN = "example.test"
 PASSWORD = "secret"
@@ -104,29 +106,27 @@ class Tambo:
                         "--port-offset", str(self.offset)], check=True, stdout=subprocess.DEVNULL)
         accounts = self.dir / "accounts.passwd"
         accounts.write_text("".join(f"u{n:04d}@{DOMAIN}:{{PLAIN}}{PASSWORD}::::::\n" for n in range(1, USERS + 1)))
-        self.log = open(self.dir / "log", "w")
-        self.process = subprocess.Popen([str(self.bin / "tambod"), "-c", str(self.dir / "tambo.conf")],
-                                        stderr=subprocess.PIPE, text=True)
+        # Every round sends the same mail to the same accounts: each message is to be stored, not recognised.
+        with open(self.dir / "tambo.conf", "a", encoding="utf-8") as conf:
+            conf.write("\ndedup = false\n")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(self.dir / "log", "w") as log:
+            ready.bind(str(self.dir / "ready"))
+            ready.settimeout(READY_S)
+            self.process = subprocess.Popen([str(self.bin / "tambod"), "-c", str(self.dir / "tambo.conf")], stderr=log,
+                                            env={**os.environ, "NOTIFY_SOCKET": str(self.dir / "ready")})
+            try:
+                while b"READY=1" not in ready.recv(4096):
+                    pass
+            except TimeoutError:
+                fail(f"tambod does not start, see {self.dir}/log")
         self.pid, self.lmtp, self.imap = self.process.pid, str(24 + self.offset), str(143 + self.offset)
-        self.await_ready()
         self.tambo("account", "import", str(accounts), stdout=subprocess.DEVNULL)
-
-    def await_ready(self):
-        """Until the daemon says ready; from then on its log goes to the file by way of a copying process."""
-        for line in self.process.stderr:
-            self.log.write(line)
-            if "ready" in line:
-                self.log.flush()
-                self.copy = subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=self.log)
-                return
-        fail(f"tambod does not start, see {self.dir}/log")
 
     def stop(self):
         if self.process is None:
             return
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
-        self.copy.wait()
 
     def stored_bytes(self):
         stat = json.loads(self.tambo("stat", "--json", stdout=subprocess.PIPE, text=True).stdout)

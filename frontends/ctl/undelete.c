@@ -44,7 +44,7 @@ static bool field(struct tb_slice *text, const char *separators, size_t digits, 
 {
     size_t skip = separators[0] != '\0';
     if (text->len < skip + digits || (skip && strchr(separators, text->ptr[0]) == NULL) ||
-        !tb_slice_u64(tb_slice_sub(*text, skip, skip + digits), UINT32_MAX, out))
+        !tb_slice_u64(tb_slice_sub(*text, skip, digits), UINT32_MAX, out))
         return false;
     *text = tb_slice_sub(*text, skip + digits, text->len);
     return true;

@@ -297,6 +297,10 @@ static size_t convert_some(struct tb_text_stream *t, struct tb_slice s, bool las
 
 static void convert(struct tb_text_stream *t, struct tb_slice s, struct tb_buf *out)
 {
+    if (t->raw) {
+        tb_buf_slice(out, s);
+        return;
+    }
     while (t->carry_n > 0 && s.len > 0) { /* byte by byte until the unfinished character is done */
         t->carry[t->carry_n++] = *s.ptr++;
         s.len--;

@@ -207,6 +207,7 @@ const struct tb_charset *tb_charset_find(struct tb_slice name); /* NULL if it is
 struct tb_text_stream {
     enum tb_encoding encoding;
     const struct tb_charset *charset; /* NULL: ASCII and UTF-8 pass, other bytes are bad */
+    bool raw;                         /* the decoded bytes as they are, in no charset */
     iconv_t cd;
     bool cd_open;
     uint32_t base64_bits;

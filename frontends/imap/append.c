@@ -7,10 +7,10 @@
  * all or nothing).
  * A2 a refused literal that comes unasked ("{n+}") is swallowed, never read as commands; one over the size
  *    limit ends the connection instead (RFC 7888 4).
- * A3 the message is stored byte for byte; only NUL, which no literal may hold, is refused (RFC 3501 9 CHAR8).
- * A4 struct append outlives the session while a commit is in flight (I4).
- * Thread: the connection's owner. RFC 3501 6.3.11; 4315 3 (APPENDUID); 7889 4 (TOOBIG); 3502 6.3.11 (an empty
- * message: NO).
+ * A3 the message is stored byte for byte; NUL is refused: no literal may hold it (RFC 3501 9 CHAR8), and what a
+ * literal8 brings has to come back by BODY[] too, which would need another transfer encoding (RFC 3516 4.4, 6). A4
+ * struct append outlives the session while a commit is in flight (I4). Thread: the connection's owner. RFC 3501 6.3.11;
+ * 4315 3 (APPENDUID); 7889 4 (TOOBIG); 3502 6.3.11 (an empty message: NO).
  */
 #include "imap_session.h"
 
@@ -29,11 +29,12 @@ struct append {
     uint64_t left;         /* literal bytes still to come */
     enum append_phase phase;
     bool busy; /* op is in flight */
-    bool nul;
+    bool nul, literal8;
     const char *refusal; /* static; what to answer instead of storing */
 };
 
-/* append = "APPEND" SP mailbox [SP flag-list] [SP date-time] SP literal; the text ends with the literal's head. */
+/* append = "APPEND" SP mailbox [SP flag-list] [SP date-time] SP (literal / literal8); the text ends with the literal's
+ * head. */
 void imap_parse_append(struct imap_parser *p, struct imap_cmd *cmd)
 {
     struct imap_append_args *a = tb_arena_alloc(p->arena, sizeof *a);
@@ -53,6 +54,7 @@ void imap_parse_append(struct imap_parser *p, struct imap_cmd *cmd)
         a->has_date = true;
         imap_sp(p);
     }
+    (void)imap_try(p, '~');
     if (!p->failed && !imap_at(p, '{'))
         imap_fail(p, "BAD Expected a literal");
     while (p->p < p->end && *p->p != '\n')
@@ -151,6 +153,7 @@ void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struc
     }
     a->s = s;
     a->left = l->size;
+    a->literal8 = l->literal8;
     tb_arena_init(&a->arena, 64 << 10);
     refusal = refusal ? refusal : prepare(s, a, cmd->args, l->size);
     if (refusal)
@@ -200,7 +203,7 @@ static enum imap_run take_tail(struct imap_session *s, struct imap_cmd *cmd, str
     if (r != FRAME_COMMAND || n != 2)
         give_up(a, "BAD Unexpected text after the message");
     else if (a->nul && !a->refusal)
-        give_up(a, "BAD NUL in a literal");
+        give_up(a, a->literal8 ? "NO [UNKNOWN-CTE] NUL in a message is not stored here" : "BAD NUL in a literal");
     if (a->refusal)
         return imap_reply(cmd, a->refusal);
     struct tb_delivery *d = a->delivery;

@@ -9,7 +9,9 @@
  * B3 a message's response begins when its first bytes were read and verified: a damaged message is left out,
  *    the others go on. Damage found later, inside an announced literal, ends the connection: no byte is
  *    invented.
- * B4 one read in flight per message. A closed window leaves no op behind.
+ * B4 BINARY is decoded twice: once to learn its size, which the literal's head needs, and once to write it; never held
+ *    whole.
+ * B5 one read in flight per message. A closed window leaves no op behind.
  * Thread: the connection's owner. RFC 3501 6.4.5; RFC 2180 4.1.2 (a message expunged by another session is left out).
  */
 #include "imap_fetch.h"
@@ -38,6 +40,12 @@ struct slot {
     uint64_t at; /* scanning: bytes fed; writing: bytes of the present piece written */
     size_t piece;
     struct tb_buf fields; /* a header while it is gathered, then its subset */
+    struct binary {
+        struct tb_transfer *transfer; /* owned, while a section is decoded */
+        uint64_t decoded;             /* so far, in this pass */
+        bool measured, nul;
+        uint64_t size; /* once measured: of what was asked for */
+    } binary;
 };
 
 struct imap_window {
@@ -79,6 +87,7 @@ static void slot_reset(struct slot *x)
         w->bytes -= x->ahead_end - x->ahead_at;
     if (x->mime)
         tb_mime_free(x->mime);
+    tb_transfer_free(x->binary.transfer);
     tb_buf_free(&x->ahead);
     tb_buf_free(&x->fields);
     *x = (struct slot){.window = w, .pieces = pieces};
@@ -359,6 +368,12 @@ static enum imap_run begin(struct slot *x)
             return RUN_DONE;
         }
     }
+    for (size_t i = 0; i < f->sections_n; i++) {
+        if (f->sections[i].want == WANT_BODY || x->pieces[i].encoding != TB_ENC_UNKNOWN)
+            continue;
+        f->unknown_cte = true;
+        return RUN_DONE;
+    }
     if (!imap_fetch_begin(s, f, &x->row, x->seqno, &texts, x->seen_now)) {
         f->no_memory = true;
         return RUN_DONE;
@@ -399,13 +414,13 @@ static void put_label(struct imap_session *s, const struct slot *x, const struct
     imap_put(&s->out, c->label);
 }
 
-static void put_size(struct imap_session *s, uint64_t size)
+static void put_size(struct imap_session *s, uint64_t size, bool nul)
 {
     if (size == 0) {
         imap_puts(&s->out, " \"\"");
         return;
     }
-    imap_puts(&s->out, " {");
+    imap_puts(&s->out, nul ? " ~{" : " {");
     imap_put_u64(&s->out, size);
     imap_puts(&s->out, "}\r\n");
 }
@@ -427,7 +442,7 @@ static enum imap_run write_fields(struct slot *x, const struct imap_section *c, 
     if (c->partial)
         text = tb_slice_sub(text, c->offset, c->count);
     put_label(s, x, c);
-    put_size(s, text.len);
+    put_size(s, text.len, false);
     imap_put(&s->out, text);
     tb_buf_free(&subset);
     tb_buf_free(&x->fields);
@@ -442,7 +457,7 @@ static enum imap_run write_bytes(struct slot *x, const struct imap_section *c, c
     struct imap_session *s = x->window->s;
     if (!x->piece_begun) {
         put_label(s, x, c);
-        put_size(s, p->size);
+        put_size(s, p->size, false);
         x->piece_begun = true;
         x->at = 0;
     }
@@ -464,6 +479,100 @@ static enum imap_run write_bytes(struct slot *x, const struct imap_section *c, c
     return RUN_DONE;
 }
 
+/* ---- BINARY (RFC 3516) ---- */
+
+/* asked: of decoded bytes, which lie from x->binary.decoded on, those that the section's partial range asks for. */
+static struct tb_slice asked(const struct slot *x, const struct imap_section *c, struct tb_slice decoded)
+{
+    uint64_t at = x->binary.decoded, from = c->partial ? c->offset : 0;
+    uint64_t end = c->partial ? from + c->count : UINT64_MAX;
+    if (at + decoded.len <= from || at >= end)
+        return (struct tb_slice){"", 0};
+    uint64_t skip = from > at ? from - at : 0, n = end - at < decoded.len ? end - at : decoded.len;
+    return tb_slice_sub(decoded, (size_t)skip, (size_t)(n - skip));
+}
+
+/* decode: the next bytes of the section, or its end: counted, or written once they are. */
+static bool decode(struct slot *x, const struct imap_section *c, struct tb_slice bytes, bool end)
+{
+    struct binary *b = &x->binary;
+    struct tb_buf out;
+    tb_buf_init(&out, bytes.len + 64);
+    if (end)
+        tb_transfer_end(b->transfer, &out);
+    else
+        tb_transfer_put(b->transfer, bytes, &out);
+    struct tb_slice part = asked(x, c, tb_buf_all(&out));
+    b->decoded += out.len;
+    if (b->measured) {
+        imap_put(&x->window->s->out, part);
+    } else {
+        b->size += part.len;
+        b->nul |= part.len > 0 && memchr(part.ptr, '\0', part.len) != NULL;
+    }
+    bool good = !out.failed;
+    tb_buf_free(&out);
+    return good;
+}
+
+/* decode_all: one pass over the section. RUN_DONE: it is over. */
+static enum imap_run decode_all(struct slot *x, const struct imap_section *c, const struct imap_piece *p)
+{
+    enum { CHUNK = 64 << 10, TURN = 1 << 20 };
+    struct binary *b = &x->binary;
+    if (!b->transfer) {
+        b->transfer = tb_transfer_new(p->encoding);
+        b->decoded = x->at = 0;
+    }
+    for (uint64_t fed = 0; b->transfer && x->at < p->size;) {
+        struct tb_slice bytes = {"", 0};
+        enum tb_rc rc = bytes_at(x, p->offset + x->at, &bytes);
+        if (rc == TB_BUSY)
+            return RUN_WAIT;
+        if (rc != TB_OK)
+            return damaged(x, rc);
+        uint64_t left = p->size - x->at;
+        bytes = tb_slice_sub(bytes, 0, left < CHUNK ? (size_t)left : CHUNK);
+        if (!decode(x, c, bytes, false))
+            return damaged(x, TB_LIMIT);
+        x->at += bytes.len;
+        fed += bytes.len;
+        if (b->measured && imap_put_full(&x->window->s->out))
+            return RUN_WAIT;
+        if (fed >= TURN)
+            return RUN_MORE;
+    }
+    if (!b->transfer || !decode(x, c, (struct tb_slice){"", 0}, true))
+        return damaged(x, TB_LIMIT);
+    tb_transfer_free(b->transfer);
+    b->transfer = NULL;
+    return RUN_DONE;
+}
+
+static enum imap_run write_binary(struct slot *x, const struct imap_section *c, const struct imap_piece *p)
+{
+    struct imap_session *s = x->window->s;
+    struct binary *b = &x->binary;
+    enum imap_run r = RUN_DONE;
+    if (!b->measured) {
+        if ((r = decode_all(x, c, p)) != RUN_DONE)
+            return r;
+        b->measured = true;
+        put_label(s, x, c);
+        if (c->want == WANT_BINARY)
+            put_size(s, b->size, b->nul);
+    }
+    if (c->want == WANT_BINARY_SIZE) {
+        imap_putc(&s->out, ' ');
+        imap_put_u64(&s->out, b->size);
+    } else if (b->size > 0) {
+        r = decode_all(x, c, p);
+    }
+    if (r == RUN_DONE)
+        *b = (struct binary){0};
+    return r;
+}
+
 static enum imap_run write_pieces(struct slot *x)
 {
     struct imap_session *s = x->window->s;
@@ -474,7 +583,9 @@ static enum imap_run write_pieces(struct slot *x)
         enum imap_run r = RUN_DONE;
         if (p->nil) {
             put_label(s, x, c);
-            imap_puts(&s->out, " NIL");
+            imap_puts(&s->out, c->want == WANT_BINARY_SIZE ? " 0" : " NIL");
+        } else if (c->want != WANT_BODY) {
+            r = write_binary(x, c, p);
         } else if (c->kind == SECTION_FIELDS || c->kind == SECTION_FIELDS_NOT) {
             r = write_fields(x, c, p);
         } else {

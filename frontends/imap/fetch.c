@@ -140,19 +140,35 @@ static bool rfc822(struct imap_parser *p, struct imap_fetch *f, struct tb_slice 
     return false;
 }
 
+/* section_att: the items with a section: was name one of them? RFC 3516 7 */
+static bool section_att(struct imap_parser *p, struct imap_fetch *f, struct tb_slice name)
+{
+    static const struct {
+        const char *name;
+        enum imap_section_want want;
+        bool peek;
+    } items[] = {{"BODY", WANT_BODY, false},
+                 {"BODY.PEEK", WANT_BODY, true},
+                 {"BINARY", WANT_BINARY, false},
+                 {"BINARY.PEEK", WANT_BINARY, true},
+                 {"BINARY.SIZE", WANT_BINARY_SIZE, true}};
+    for (size_t i = 0; i < TB_ARRAY_LEN(items); i++) {
+        if (!tb_slice_ieq(name, tb_slice_str(items[i].name)))
+            continue;
+        struct imap_section *x = add_section(p, f);
+        if (x)
+            imap_section_parse(p, items[i].want, items[i].peek, x);
+        return true;
+    }
+    return false;
+}
+
 /* fetch-att = "ENVELOPE" / "FLAGS" / ... / "BODY" section ["<" number "." nz-number ">"] / ... */
 static void fetch_att(struct imap_parser *p, struct imap_fetch *f)
 {
     struct tb_slice name = imap_word(p);
-    bool peek = tb_slice_ieq(name, TB_SLICE("BODY.PEEK"));
-    if (p->failed)
+    if (p->failed || (imap_at(p, '[') && section_att(p, f, name)))
         return;
-    if (imap_at(p, '[') && (peek || tb_slice_ieq(name, TB_SLICE("BODY")))) {
-        struct imap_section *x = add_section(p, f);
-        if (x)
-            imap_section_parse(p, peek, x);
-        return;
-    }
     for (size_t i = 0; i < TB_ARRAY_LEN(kinds); i++) {
         if (tb_slice_ieq(name, tb_slice_str(kinds[i]->name))) {
             add_kind(p, f, kinds[i]);
@@ -356,6 +372,8 @@ static enum imap_run fetch_end(struct imap_cmd *cmd, const struct imap_fetch *f)
 {
     if (f->damaged)
         return imap_reply(cmd, "NO [SERVERBUG] Some messages could not be read");
+    if (f->unknown_cte)
+        return imap_reply(cmd, "NO [UNKNOWN-CTE] Some parts are encoded in a way not known here"); /* RFC 3516 4.3 */
     if (f->no_memory)
         return imap_reply(cmd, "NO [LIMIT] Some messages were left out for lack of memory");
     if (f->walk.gone && !(cmd->verb->flags & VERB_UID))

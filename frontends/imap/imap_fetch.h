@@ -17,8 +17,10 @@ enum {
 
 /* ---- section.c ---- */
 
+enum imap_section_want { WANT_BODY, WANT_BINARY, WANT_BINARY_SIZE };
 enum imap_section_kind { SECTION_ALL, SECTION_HEADER, SECTION_FIELDS, SECTION_FIELDS_NOT, SECTION_TEXT, SECTION_MIME };
-struct imap_section { /* one BODY[...] item; arena */
+struct imap_section { /* one BODY[...] or BINARY[...] item; arena */
+    enum imap_section_want want;
     enum imap_section_kind kind;
     struct tb_slice label; /* as the response names it: "BODY[1.HEADER.FIELDS (DATE)]<0>" */
     uint32_t *path;        /* part numbers */
@@ -31,11 +33,13 @@ struct imap_section { /* one BODY[...] item; arena */
 };
 struct imap_piece { /* where a section's bytes lie in one message */
     uint64_t offset, size;
-    bool nil; /* there is no such part */
+    enum tb_encoding encoding; /* of BINARY: what is to be undone */
+    bool nil;                  /* there is no such part */
 };
-/* imap_section_parse: after "BODY" or "BODY.PEEK": "[" section-spec "]" ["<" number "." nz-number ">"]. */
-void imap_section_parse(struct imap_parser *p, bool peek, struct imap_section *out);
-/* imap_section_find: the piece in a message of `size` bytes. parts: needed only with path_n > 0. */
+/* imap_section_parse: after "BODY", "BINARY.PEEK" and the like: "[" section-spec "]" ["<" number "." nz-number ">"]. */
+void imap_section_parse(struct imap_parser *p, enum imap_section_want want, bool peek, struct imap_section *out);
+/* imap_section_find: the piece in a message of `size` bytes. parts: needed only with path_n > 0. BINARY: all of it,
+ * still encoded; its partial range counts decoded bytes. */
 void imap_section_find(const struct imap_section *x, struct tb_slice parts, uint64_t header_size, uint64_t size,
                        struct imap_piece *out);
 
@@ -69,7 +73,7 @@ struct imap_fetch { /* arena; args and state of one FETCH */
     bool has_changedsince, vanished;
     uint64_t changedsince;
     /* run */
-    bool started, damaged, no_memory;
+    bool started, damaged, no_memory, unknown_cte;
     struct tb_uidset uids;
     struct imap_walk walk;
     struct imap_resync resync;      /* with CHANGEDSINCE: what to answer */

@@ -1,7 +1,9 @@
 /*
- * section.c: BODY[...]: parsing a section, its name in the response, and where its bytes lie in a message. Pure.
+ * section.c: BODY[...] and BINARY[...]: parsing a section, its name in the response, and where its bytes lie in a
+ * message. Pure.
  *
- * Thread: any. RFC 3501 6.4.5, 9 (section); part numbers deeper than any stored part are answered NIL.
+ * Thread: any. RFC 3501 6.4.5, 9 (section); RFC 3516 4.2, 7 (section-binary); part numbers deeper than any stored part
+ * are answered NIL.
  */
 #include "imap_fetch.h"
 #include "chars.h"
@@ -95,9 +97,11 @@ static void label(struct imap_parser *p, struct imap_section *x)
         [SECTION_TEXT] = "TEXT",
         [SECTION_MIME] = "MIME",
     };
+    static const char *const items[] = {
+        [WANT_BODY] = "BODY[", [WANT_BINARY] = "BINARY[", [WANT_BINARY_SIZE] = "BINARY.SIZE["};
     struct tb_buf b;
     tb_buf_init(&b, 256 << 10);
-    tb_buf_str(&b, "BODY[");
+    tb_buf_str(&b, items[x->want]);
     for (uint32_t i = 0; i < x->path_n; i++) {
         if (i > 0)
             tb_buf_char(&b, '.');
@@ -135,17 +139,20 @@ static void label(struct imap_parser *p, struct imap_section *x)
         imap_fail(p, "NO [LIMIT] Command too large");
 }
 
-void imap_section_parse(struct imap_parser *p, bool peek, struct imap_section *x)
+void imap_section_parse(struct imap_parser *p, enum imap_section_want want, bool peek, struct imap_section *x)
 {
-    *x = (struct imap_section){.peek = peek};
+    *x = (struct imap_section){.want = want, .peek = peek};
     imap_expect(p, '[');
     if (!imap_at(p, ']')) {
         bool digit = p->p < p->end && (imap_chars[(uint8_t)*p->p] & IMAP_C_DIGIT);
-        if (!digit || section_part(p, x))
+        bool text = !digit || section_part(p, x);
+        if (text && want != WANT_BODY)
+            imap_fail(p, "BAD Expected a part number"); /* section-binary = "[" [section-part] "]" */
+        else if (text)
             section_text(p, x);
     }
     imap_expect(p, ']');
-    if (!p->failed && imap_try(p, '<')) {
+    if (!p->failed && want != WANT_BINARY_SIZE && imap_try(p, '<')) {
         x->partial = true;
         x->offset = imap_number(p);
         imap_expect(p, '.');
@@ -167,6 +174,8 @@ static void find_in_part(const struct imap_section *x, struct tb_slice parts, st
     switch (x->kind) {
     case SECTION_ALL:
         *out = (struct imap_piece){.offset = part.body_offset, .size = part.body_size};
+        if (part.kind == TB_PART_LEAF || part.kind == TB_PART_TEXT) /* others are never encoded, RFC 2045 6.4 */
+            out->encoding = part.encoding;
         break;
     case SECTION_MIME:
         *out = (struct imap_piece){.offset = part.header_offset, .size = part.header_size};
@@ -202,7 +211,7 @@ void imap_section_find(const struct imap_section *x, struct tb_slice parts, uint
     if (x->kind == SECTION_FIELDS || x->kind == SECTION_FIELDS_NOT) {
         if (out->size > TB_MIME_HEADER_MAX)
             out->size = TB_MIME_HEADER_MAX;
-    } else if (x->partial) {
+    } else if (x->partial && x->want == WANT_BODY) {
         uint64_t skip = x->offset < out->size ? x->offset : out->size;
         out->offset += skip;
         out->size -= skip;

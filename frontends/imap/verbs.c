@@ -133,6 +133,7 @@ static const struct {
     {"CONDSTORE", cap_after},
     {"QRESYNC", cap_after},
     {"APPENDLIMIT=", cap_after}, /* and the number */
+    {"BINARY", cap_after},
     {"ESEARCH", cap_after},
     {"OBJECTID", cap_after},
     {"PARTIAL", cap_after},

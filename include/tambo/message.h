@@ -123,6 +123,17 @@ void tb_text_decode(enum tb_encoding enc, struct tb_slice charset, struct tb_sli
 /* tb_text_fold: Unicode simple case folding (utf8proc) for substring search, RFC 9051 6.4.4. */
 void tb_text_fold(struct tb_slice utf8, struct tb_buf *out);
 bool tb_charset_known(struct tb_slice name);
+/*
+ * tb_transfer_new: undo a transfer encoding piece by piece, charset untouched; NULL without memory. UNKNOWN passes
+ * bytes as they are. tb_transfer_put: appends what these bytes decode to, at most their number plus 3; any split gives
+ * the same output. tb_transfer_end: what was held back. Bad base64 is skipped, what is no quoted-printable escape
+ * stays. RFC 2045 6.
+ */
+struct tb_transfer;
+struct tb_transfer *tb_transfer_new(enum tb_encoding encoding);
+void tb_transfer_put(struct tb_transfer *t, struct tb_slice bytes, struct tb_buf *out);
+void tb_transfer_end(struct tb_transfer *t, struct tb_buf *out);
+void tb_transfer_free(struct tb_transfer *t);
 /* tb_utf8_valid: well-formed UTF-8 (RFC 3629). */
 bool tb_utf8_valid(struct tb_slice s);
 /* tb_utf8_nfc: Unicode normalisation form C; false if s is not valid UTF-8. */

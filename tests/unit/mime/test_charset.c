@@ -54,6 +54,36 @@ static void test_qp(void **state)
     decode(TB_ENC_QP, "us-ascii", "a=\rb", "ab");
 }
 
+/* Without a charset: the bytes as they were, at once and byte by byte. */
+static void test_transfer(void **state)
+{
+    static const struct {
+        enum tb_encoding encoding;
+        struct tb_slice in, want;
+    } cases[] = {{TB_ENC_BASE64, {"AAEC\r\nA/8=", 10}, {"\0\1\2\3\xff", 5}},
+                 {TB_ENC_BASE64, {"", 0}, {"", 0}},
+                 {TB_ENC_QP, {"=00=e4=\r\n=", 10}, {"\0\xe4=", 3}},
+                 {TB_ENC_8BIT, {"\xe4\0\n", 3}, {"\xe4\0\n", 3}},
+                 {TB_ENC_UNKNOWN, {"=41", 3}, {"=41", 3}}};
+    (void)state;
+    for (size_t i = 0; i < TB_ARRAY_LEN(cases); i++) {
+        for (size_t step = 1; step <= 11; step += 10) {
+            struct tb_transfer *t = tb_transfer_new(cases[i].encoding);
+            struct tb_buf out;
+            assert_non_null(t);
+            tb_buf_init(&out, 64);
+            for (size_t at = 0; at < cases[i].in.len; at += step)
+                tb_transfer_put(t, tb_slice_sub(cases[i].in, at, step), &out);
+            tb_transfer_end(t, &out);
+            assert_int_equal(out.len, cases[i].want.len);
+            if (out.len > 0)
+                assert_memory_equal(out.ptr, cases[i].want.ptr, out.len);
+            tb_buf_free(&out);
+            tb_transfer_free(t);
+        }
+    }
+}
+
 static void test_charsets(void **state)
 {
     (void)state;
@@ -171,9 +201,9 @@ static void test_utf8(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_base64), cmocka_unit_test(test_qp),    cmocka_unit_test(test_charsets),
-        cmocka_unit_test(test_list),   cmocka_unit_test(test_limit), cmocka_unit_test(test_fold),
-        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_base64),   cmocka_unit_test(test_qp),   cmocka_unit_test(test_charsets),
+        cmocka_unit_test(test_transfer), cmocka_unit_test(test_list), cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_fold),     cmocka_unit_test(test_utf8),
     };
     (void)setup_scanner;
     (void)free_scanner;

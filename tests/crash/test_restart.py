@@ -106,7 +106,8 @@ def main():
     if args.dir and shutil.disk_usage(args.dir).free < 2e9 * args.size:
         checks.skip("restart: not enough room for %.0f GB" % args.size)
         return checks.finish()
-    config = {"checkpoint_log_bytes": "%dM" % CHECKPOINT_MB}
+    # every message is to be stored: a store of this size has its bytes
+    config = {"checkpoint_log_bytes": "%dM" % CHECKPOINT_MB, "dedup": "false"}
     with Daemon(build=args.build, io=args.io, accounts=ACCOUNTS, config=config, directory=args.dir,
                 init=["--shards", str(SHARDS), "--segment-size", "%dM" % SEGMENT_MB]) as daemon:
         with checks.step("filled"):

@@ -158,6 +158,12 @@ struct tb_disk_seg {
 };
 _Static_assert(sizeof(struct tb_disk_seg) == 24, "seg");
 
+struct tb_disk_acl { /* then the identifier's name, without the dash of a negative one */
+    uint32_t rights; /* enum tb_right, bits */
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct tb_disk_acl) == 8, "acl");
+
 enum tb_bad_why { TB_BAD_CHECKSUM = 1, TB_BAD_READ, TB_BAD_INFLATE, TB_BAD_ROW };
 struct tb_disk_bad { /* a stored message known to be damaged */
     uint64_t lsn;    /* of the damaged piece, when it was found */

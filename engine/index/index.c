@@ -20,7 +20,7 @@ enum { META_LEAD = 16, PAGE = 4096, META_LAST_PAGE_AT = 120, META_TXNID_AT = 128
 
 static const char *const db_names[TB_DBS] = {
     "state", "acct", "mbox", "tree", "msg",     "cache", "chg",   "blob",  "body", "bodyx",      "hash",
-    "trash", "seg",  "dict", "sub",  "keyword", "annot", "place", "queue", "done", "quarantine",
+    "trash", "seg",  "dict", "sub",  "keyword", "annot", "place", "queue", "done", "quarantine", "acl",
 };
 
 struct tb_index {

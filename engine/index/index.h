@@ -38,6 +38,7 @@ enum tb_db {
     TB_DB_QUEUE,   /* queue id -> position and length of the QUEUE record */
     TB_DB_DONE,    /* delivery id -> time: deliveries that arrived through another shard's queue */
     TB_DB_BAD,     /* blob -> tb_disk_bad: quarantined */
+    TB_DB_ACL,     /* acct, mbox, user, negative u8 -> tb_disk_acl, name; 2^32 - 1, user, acct, mbox -> nothing */
     TB_DBS
 };
 

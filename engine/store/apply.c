@@ -963,6 +963,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_MOVED] = tb_apply_moved,
     [TB_REC_TRIM] = tb_apply_trim,
     [TB_REC_SEGMENT] = tb_apply_segment,
+    [TB_REC_ACL] = tb_apply_acl,
 };
 
 enum tb_rc tb_apply(struct tb_applier *x, const struct tb_record *r)

@@ -40,6 +40,12 @@ enum tb_rc tb_apply_undelete(struct tb_applier *x, const struct tb_record *r);
 enum tb_rc tb_apply_rule(struct tb_applier *x, const struct tb_record *r);
 enum tb_rc tb_apply_purge(struct tb_applier *x, const struct tb_record *r);
 
+/* apply_acl.c. tb_acl_key: of an entry. tb_acl_drop: all of a mailbox's go. */
+enum { TB_ACL_KEY = 13 };
+struct tb_key tb_acl_key(uint32_t acct, uint32_t mbox, uint32_t user, bool negative);
+enum tb_rc tb_apply_acl(struct tb_applier *x, const struct tb_record *r);
+void tb_acl_drop(struct tb_index *ix, uint32_t acct, uint32_t mbox);
+
 /* apply_skip.c */
 enum tb_rc tb_apply_skip(struct tb_applier *x, const struct tb_record *r);
 

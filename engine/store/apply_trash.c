@@ -192,6 +192,7 @@ static void delete_format_1(struct tb_applier *x, struct open_mbox *m, struct tb
     tb_rows_edit(x->ix, m->acct, m->mbox, &all, 1, empty_row, &e);
     for (size_t i = 0; i < TB_ARRAY_LEN(rest); i++)
         tb_blocks_drop(x->ix, rest[i], m->acct, m->mbox);
+    tb_acl_drop(x->ix, m->acct, m->mbox);
     m->row.keywords_n = 0;
     m->row.flags |= TB_MBOX_NOSELECT;
     m->row.special = 0;
@@ -473,6 +474,7 @@ static enum tb_rc purge_mailbox(struct tb_applier *x, const struct tb_pay_purge 
     x->state.staged -= m.row.staged != 0;
     for (size_t i = 0; i < TB_ARRAY_LEN(rest); i++)
         tb_blocks_drop(x->ix, rest[i], p->acct, p->mbox);
+    tb_acl_drop(x->ix, p->acct, p->mbox);
     if (!(m.row.flags & TB_MBOX_DELETED))
         tb_apply_tree_del(x, p->acct, m.row.parent, tb_slice(m.leaf, m.leaf_len));
     struct tb_key k = key2(p->acct, p->mbox);

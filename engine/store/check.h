@@ -72,6 +72,7 @@ struct tb_check_shard { /* what is looked at, and what is found */
     uint64_t applied; /* the index holds the log up to here */
     uint64_t log_end; /* 0: found by the survey */
     struct tb_disk_state state;
+    uint64_t acl_given, acl_by_user; /* sums over the entries that give rights, and over the rows by user */
     bool state_there, broken; /* broken: the index's pages or values are damaged: the model is not held against it */
     bool no_memory;
     struct tb_vec acct, mbox, blob, body, piece, seg, uid, place;

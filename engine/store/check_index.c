@@ -447,6 +447,28 @@ static void entry_keyword(struct tb_check_shard *c, struct tb_slice k, struct tb
         malformed(c, TB_DB_KEYWORD, m == NULL ? "its mailbox is missing" : "its mailbox does not count it");
 }
 
+/* entry_acl: an entry belongs to a mailbox; what gives rights is listed by its user too: the same keys, told by a sum.
+ */
+static void entry_acl(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
+{
+    bool by_user = k.len == 16 && tb_get_be32(k.ptr) == UINT32_MAX;
+    char both[12]; /* account, mailbox, user */
+    if (by_user) {
+        memcpy(both, k.ptr + 8, 8);
+        memcpy(both + 8, k.ptr + 4, 4);
+        c->acl_by_user += name_hash(tb_slice(both, sizeof(both)));
+        return;
+    }
+    if (k.len != 13 || v.len <= sizeof(struct tb_disk_acl)) {
+        malformed(c, TB_DB_ACL, "it has a wrong size");
+        return;
+    }
+    if (mbox_of(c, tb_get_be32(k.ptr), tb_get_be32(k.ptr + 4)) == NULL)
+        malformed(c, TB_DB_ACL, "its mailbox is missing");
+    if (k.ptr[12] == 0)
+        c->acl_given += name_hash(tb_slice(k.ptr, sizeof(both)));
+}
+
 static void entry_bad(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
 {
     char object[OBJECT];
@@ -509,7 +531,7 @@ void tb_check_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_sl
         [TB_DB_BLOB] = entry_blob,   [TB_DB_BODY] = entry_body,   [TB_DB_BODYX] = entry_bodyx,
         [TB_DB_TRASH] = entry_trash, [TB_DB_SEG] = entry_seg,     [TB_DB_KEYWORD] = entry_keyword,
         [TB_DB_PLACE] = entry_place, [TB_DB_BAD] = entry_bad,     [TB_DB_DICT] = entry_dict,
-        [TB_DB_HASH] = entry_hash,
+        [TB_DB_HASH] = entry_hash,   [TB_DB_ACL] = entry_acl,
     };
     struct tb_check_shard *c = user;
     if (db == TB_DB_STATE && tb_slice_eq(key, TB_SLICE("state")) && value.len >= sizeof(c->state)) {
@@ -663,6 +685,8 @@ void tb_check_model(struct tb_check_shard *c)
     model_accounts(c);
     model_blobs(c);
     model_segments(c);
+    if (c->acl_given != c->acl_by_user)
+        tb_check_say(c, true, "the access control lists", "what they give is not what is listed by user", rebuild);
 }
 
 void tb_check_model_free(struct tb_check_shard *c)

@@ -428,6 +428,16 @@ static void log_mbox(struct tb_account *a, uint32_t mbox, uint32_t parent, struc
     tb_shard_record(a->shard, TB_REC_MBOX, 0, a->acct, tb_slice(&p, sizeof(p)), leaf, tb_slice(NULL, 0));
 }
 
+/* admit_path: room for a path of p's leaves, from index `have` on, below `at`: each inherits the entries of its
+ * parent's ACL. */
+static enum tb_rc admit_path(struct tb_account *a, const struct path *p, size_t have, uint32_t at, size_t more)
+{
+    uint32_t entries = at != 0 ? tb_acl_entries(a->shard, a->acct, at) : 0;
+    size_t each = sizeof(struct tb_pay_mbox) + sizeof(struct tb_pay_acl);
+    return tb_shard_admit(a->shard, p->len + (p->n + 1) * each + more,
+                          (uint32_t)p->n + 2 + (uint32_t)(p->n - have + 1) * (entries + 1), ADMIT_GROW);
+}
+
 /* make_path: log MBOX records for the leaves of p from index `have` on, below `at`. Admitted by the caller. */
 static uint32_t make_path(struct tb_account *a, const struct path *p, size_t have, uint32_t at, size_t upto,
                           uint16_t special, uint16_t flags)
@@ -436,6 +446,8 @@ static uint32_t make_path(struct tb_account *a, const struct path *p, size_t hav
         struct tb_disk_acct row;
         uint64_t modseq = next_modseq(a, &row);
         log_mbox(a, row.next_mbox, at, p->leaf[i], i + 1 == p->n ? special : 0, flags, modseq);
+        if (at != 0 && !(flags & TB_MBOX_NOSELECT))
+            tb_acl_inherit(a->shard, a->acct, at, row.next_mbox);
         at = row.next_mbox;
     }
     return at;
@@ -456,13 +468,15 @@ enum tb_rc tb_mailbox_create(struct tb_account *a, struct tb_slice name, uint16_
     bool revive = have == p.n && tb_mbox_get(a->shard->ix, a->acct, at, &m, NULL) && m.flags & TB_MBOX_NOSELECT;
     if (have == p.n && !revive)
         return index_failed(a, TB_EXISTS);
-    rc = tb_shard_admit(a->shard, p.len + (p.n + 1) * sizeof(struct tb_pay_mbox), (uint32_t)p.n + 1, ADMIT_GROW);
+    rc = admit_path(a, &p, have, revive ? parent : at, 0);
     if (rc != TB_OK)
         return rc;
-    if (revive)
+    if (revive) {
         log_mbox(a, at, parent, p.leaf[p.n - 1], special, 0, row.modseq + 1);
-    else
+        tb_acl_inherit(a->shard, a->acct, parent, at);
+    } else {
         at = make_path(a, &p, have, at, p.n, special, 0);
+    }
     if (mbox != NULL)
         *mbox = at;
     tb_shard_touched(a->shard, a->acct, at);
@@ -507,12 +521,10 @@ static enum tb_rc rename_inbox(struct tb_account *a, const struct path *to)
     struct tb_disk_acct row;
     if (!tb_mbox_get(a->shard->ix, a->acct, TB_MBOX_INBOX, &inbox, NULL))
         return index_failed(a, TB_NOTFOUND);
-    enum tb_rc rc = tb_shard_admit(a->shard,
-                                   to->len + (to->n + 1) * sizeof(struct tb_pay_mbox) + sizeof(struct tb_pay_copy) + 64,
-                                   (uint32_t)to->n + 2, ADMIT_GROW);
+    size_t have = path_walk(a, to, &at, NULL);
+    enum tb_rc rc = admit_path(a, to, have, at, sizeof(struct tb_pay_copy) + 64);
     if (rc != TB_OK)
         return rc;
-    size_t have = path_walk(a, to, &at, NULL);
     mbox = make_path(a, to, have, at, to->n, 0, 0);
     if (inbox.messages > 0) {
         struct tb_range all = {1, inbox.uidnext - 1};
@@ -571,8 +583,7 @@ enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct 
     if (rc == TB_OK && is_inside(a, at, mbox))
         rc = TB_INVALID;
     if (rc == TB_OK)
-        rc = tb_shard_admit(a->shard, pt->len + (pt->n + 1) * sizeof(struct tb_pay_mbox), (uint32_t)pt->n + 1,
-                            ADMIT_GROW);
+        rc = admit_path(a, pt, have, at, 0);
     if (rc == TB_OK) {
         at = make_path(a, pt, have, at, pt->n - 1, 0, 0);
         struct tb_pay_rename r = {.mbox = mbox, .parent = at, .modseq = next_modseq(a, &row)};

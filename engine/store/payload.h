@@ -247,6 +247,16 @@ bool tb_moved_row_decode(struct tb_slice *s, struct tb_moved_row *out);
 /* tb_moved_keyword: the next of a row's names; false if it is cut. */
 bool tb_moved_keyword(struct tb_slice *s, struct tb_slice *name);
 
+/* Record flags. NEGATIVE: rights that are taken away. INHERIT: the mailbox gets all that `from` has; user, rights and
+ * name mean nothing. */
+enum { TB_ACL_NEGATIVE = 1, TB_ACL_INHERIT = 2 };
+struct tb_pay_acl { /* then the name */
+    uint32_t mbox, user;
+    uint32_t rights; /* 0: the entry goes */
+    uint32_t from;
+};
+_Static_assert(sizeof(struct tb_pay_acl) == 16, "acl payload");
+
 struct tb_pay_trim { /* TRIM: the change log of a mailbox begins behind floor; day: not 0: mark it with this */
     uint32_t mbox, day;
     uint64_t floor;

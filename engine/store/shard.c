@@ -320,6 +320,7 @@ enum tb_rc tb_shard_serve(struct tb_shard *s, struct tb_error *err)
     s->opened_ns = s->ckpt_started_ns = tb_io_now_ns(s->worker->io);
     s->state = SHARD_SERVING;
     s->failed = false;
+    atomic_store(&s->shares, tb_index_entries(s->ix, TB_DB_ACL) > 0);
     atomic_store(&s->away, false);
     tb_log_prepare(s->log);
     tb_checkpoint_reserve(s);

@@ -152,6 +152,7 @@ struct tb_shard {
     uint32_t epoch;        /* of this recovery */
     bool failed, stopping; /* failed: not SERVING */
     _Atomic(bool) away;    /* the same for other threads */
+    _Atomic(bool) shares;  /* some mailbox may have an ACL; read by any thread */
     /* revive.c */
     enum tb_shard_state state;
     struct tb_error reason;  /* why it is not serving */
@@ -459,6 +460,10 @@ uint32_t tb_piece_number(struct tb_index *ix, uint64_t blob, uint64_t lsn);
 /* queue.c: deliveries for several shards (R17) */
 void tb_queue_resume(struct tb_shard *s);
 void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len);
+
+/* acl.c: how many entries a mailbox has; the mailbox `to` gets those of `from`, within what the caller had admitted. */
+uint32_t tb_acl_entries(struct tb_shard *s, uint32_t acct, uint32_t mbox);
+void tb_acl_inherit(struct tb_shard *s, uint32_t acct, uint32_t from, uint32_t to);
 
 /* mailbox.c: used by delivery too */
 enum tb_rc tb_keyword_bits(struct tb_shard *s, uint32_t acct, uint32_t mbox, const struct tb_slice *names, size_t n,

@@ -18,7 +18,7 @@ import tarfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(HERE)
-PER_TARGET = 80
+PER_TARGET = 100
 BYTES_MAX = 3000
 
 
@@ -328,6 +328,8 @@ def later(corpus):
         (27, 1, struct.pack("<QQqIHH", 1, 4194400, 5, 0, 1, 0)), (28, 0, struct.pack("<IIQ", 1, 20000, 4)),
         (29, 0, struct.pack("<IIQQ", 1, 0, 100, 50)), (29, 1, struct.pack("<IIQQ", 1, 0, 0, 0)),
         (30, 0, struct.pack("<QQIIII", 1000, 1000, 1000, 10, 10, 10)),
+        (31, 0, struct.pack("<IIII", 1, 7, 3, 0) + b"bob"), (31, 1, struct.pack("<IIII", 1, 0, 2047, 0) + b"anyone"),
+        (31, 0, struct.pack("<IIII", 1, 7, 0, 0)), (31, 2, struct.pack("<IIII", 2, 0, 0, 1)),
     ]
     expunge = bytes([5, 0, 1]) + piece(struct.pack("<IIQqII", 1, 1, 10, 5, 1, 1))
     for kind, flags, payload in records:
@@ -336,6 +338,8 @@ def later(corpus):
         corpus.add("apply", expunge + bytes([kind, flags, 1]) + piece(payload))
         if kind == 20:
             corpus.add("payload", bytes([3, flags]) + payload)
+    acl = [(flags, payload) for kind, flags, payload in records if kind == 31]
+    corpus.add("apply", b"".join(bytes([31, flags, 1]) + piece(payload) for flags, payload in acl))
     corpus.add("payload", b"\x04\x00" + row_1 + row_1)
     corpus.add("apply", expunge + bytes([16, 0, 0]) + piece(struct.pack("<qIIII", 5, 1, 1, 1, 0)))
     corpus.add("apply", bytes([8, 0, 1]) + piece(struct.pack("<IIQq", 2, 0, 10, 5)) +

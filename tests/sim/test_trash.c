@@ -571,7 +571,7 @@ static void all_gone(struct world *x)
     for (unsigned i = 0; i < SHARDS; i++) {
         static const enum tb_db empty[] = {TB_DB_TRASH, TB_DB_BLOB, TB_DB_BODY, TB_DB_BODYX, TB_DB_MSG,
                                            TB_DB_CACHE, TB_DB_MBOX, TB_DB_TREE, TB_DB_SUB,   TB_DB_KEYWORD,
-                                           TB_DB_CHG,   TB_DB_HASH, TB_DB_ACCT, TB_DB_PLACE};
+                                           TB_DB_CHG,   TB_DB_HASH, TB_DB_ACCT, TB_DB_PLACE, TB_DB_ACL};
         struct tb_shard *s = x->store->shard[i];
         struct tb_slice k, v;
         struct tb_disk_seg seg;

@@ -78,9 +78,10 @@ static void emit(struct scan *c)
         name.len = 0; /* one word: a mailbox without a host */
     }
     name = tb_slice_trim(name);
+    bool any = name.len > 0 || mailbox.len > 0 || host.len > 0; /* a comment alone is no address */
     if (name.len == 0)
         name = tb_slice_trim(tb_buf_all(&c->s->comment));
-    if (!c->full && (name.len > 0 || mailbox.len > 0 || host.len > 0))
+    if (!c->full && any)
         put_address(c, name, mailbox, host);
     scan_reset(c);
 }

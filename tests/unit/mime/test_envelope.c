@@ -94,6 +94,8 @@ static void test_broken(void **state)
     to("@x", "((NIL NIL \"\" \"x\"))");
     to("a@", "((NIL NIL \"a\" \"\"))");
     to("a@b\\", "((NIL NIL \"a\" \"b\\\\\"))"); /* M38 */
+    to("(nobody)", "NIL");                      /* a comment alone is no address */
+    to("a: (nobody);", "((NIL NIL \"a\" NIL)(NIL NIL NIL NIL))");
     to("a@b (never closed", "((\"never closed\" NIL \"a\" \"b\"))");
     to("X <a@b", "((\"X\" NIL \"a\" \"b\"))"); /* M39 */
     to("X <a@b, c@d", "((\"X\" NIL \"a\" \"b\")(NIL NIL \"c\" \"d\"))");

@@ -271,6 +271,16 @@ static bool selected_below(const struct list_args *a, size_t i)
     return false;
 }
 
+/* chosen_unseen: is something below v[i] chosen that the patterns do not reach? RFC 5258 3.5: a parent whose chosen
+ * children are all listed is not told for their sake. */
+static bool chosen_unseen(const struct list_args *a, size_t i)
+{
+    for (size_t j = i + 1; j < a->n && is_below(&a->v[j], a->v[i].name); j++)
+        if (selected(a, &a->v[j]) && !matches(a, a->v[j].name))
+            return true;
+    return false;
+}
+
 /* shown: does this name belong into the answer, pattern aside? */
 static bool shown(const struct list_args *a, size_t i)
 {
@@ -278,7 +288,7 @@ static bool shown(const struct list_args *a, size_t i)
     if (a->kind == KIND_LSUB)
         return m->subscribed;
     if (a->select & LIST_SELECTING)
-        return selected(a, m) || (a->select & LIST_RECURSIVE && selected_below(a, i));
+        return selected(a, m) || (a->select & LIST_RECURSIVE && chosen_unseen(a, i));
     if (m->selectable)
         return true;
     for (size_t j = i + 1; j < a->n && is_below(&a->v[j], m->name); j++) {

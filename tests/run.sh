@@ -167,6 +167,7 @@ if wanted proto && [ -f tests/proto/run.py ]; then
     script "dialogues (posix)" python3 tests/proto/run.py --io posix
     script "dialogues (asan)" python3 tests/proto/run.py --io posix --build build/asan
 fi
+wanted proto && script "cases of public suites" python3 tests/proto/cases.py
 wanted golden && script "golden stores" python3 tests/golden/test_golden.py
 for file in tests/clients/*.py; do
     wanted clients && [ -f "$file" ] && script "client $(basename "$file" .py)" python3 "$file"

@@ -134,6 +134,8 @@ def compile_pattern(text, variables):
             flags = re.match(r"\(\?([a-z]+)\)", rest)  # "(?i)..." holds for this slot
             letters, rest = (flags.group(1), rest[flags.end():]) if flags else ("", rest)
             out += b"(?%s:%s)" % (letters.encode(), rest.encode())
+        elif colon and name.startswith("!"):  # "{{!name:REGEX}}": anything of the form but what name captured
+            out += b"(?!" + re.escape(variables[name[1:]]) + rb"(?!\w))(?:" + rest.encode() + b")"
         elif colon:
             names.append(name)
             out += b"(?P<g%d>" % len(names) + rest.encode() + b")"

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "engine/base/rules.h"
+
 enum tb_rc tb_io_open(enum tb_io_kind kind, struct tb_io **out, struct tb_error *err)
 {
     *out = NULL;
@@ -168,7 +170,8 @@ int64_t tb_io_pread_sure(struct tb_io *io, int fd, void *buf, size_t len, uint64
 
 void tb_io_file_forget(struct tb_io *io, int fd)
 {
-    io->backend->files->forget(io, fd);
+    if (TB_KEEPS(forget))
+        io->backend->files->forget(io, fd);
 }
 
 uint32_t tb_io_block_bytes(struct tb_io *io, const char *path)

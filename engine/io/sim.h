@@ -146,6 +146,12 @@ void tb_sim_block_bytes(struct tb_sim *sim, uint32_t bytes);
 /* tb_sim_flip_bit: a bit of a file rots, in both images. 0 or -errno. */
 int tb_sim_flip_bit(struct tb_sim *sim, const char *path, uint64_t offset, unsigned bit) TB_USE_RESULT;
 /*
+ * tb_sim_rot_below: a bit of a file rots on the disk, and the page cache, which thinks that it is clean, still shows
+ * what was there: until it is told to forget (tb_io_file_forget), or a power cut. After a failed sync of that file, or
+ * when all of it is durable. 0 or -errno.
+ */
+int tb_sim_rot_below(struct tb_sim *sim, const char *path, uint64_t offset, unsigned bit) TB_USE_RESULT;
+/*
  * tb_sim_is_durable: would these bytes survive any power cut as they are now in the cached image? False too if the
  * file's name would not. For tests that must know what a cut could take.
  */

@@ -541,6 +541,22 @@ int tb_sim_flip_bit(struct tb_sim *sim, const char *path, uint64_t offset, unsig
     return rc < 0 ? (int)rc : 0;
 }
 
+int tb_sim_rot_below(struct tb_sim *sim, const char *path, uint64_t offset, unsigned bit)
+{
+    struct sim_node *n = sim_node_at(sim, path);
+    char c;
+    if (!n)
+        return -errno;
+    if (offset >= n->durable.len)
+        return -ERANGE;
+    if (n->lost.len == 0)
+        sim_image_load(&n->lost, n->hold_fd);
+    sim_image_get(&n->durable, offset, &c, 1);
+    c = (char)(c ^ (1 << (bit & 7)));
+    sim_image_put(&n->durable, offset, &c, 1);
+    return 0;
+}
+
 bool tb_sim_is_durable(struct tb_sim *sim, const char *path, uint64_t offset, uint64_t len)
 {
     size_t root = strlen(sim->disk.root);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/rules.h"
 #include "engine/crypto/crypto.h"
 
 enum { PATH_LONG = TB_PATH + 32 };
@@ -35,7 +36,9 @@ static int write_all(struct tb_io *io, int fd, const struct tb_dict_head *h, str
         n = tb_io_pwrite(io, fd, bytes.ptr, bytes.len, sizeof(*h)) == (int64_t)bytes.len ? 0 : -EIO;
     else
         n = n < 0 ? n : -EIO;
-    return n < 0 ? (int)n : tb_io_sync(io, fd);
+    if (n < 0 || !TB_KEEPS(dictsync))
+        return (int)n;
+    return tb_io_sync(io, fd);
 }
 
 int tb_dict_write(struct tb_io *io, const char *shard_dir, const struct tb_disk_dict *row, struct tb_slice bytes)

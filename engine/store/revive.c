@@ -17,8 +17,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "engine/base/rules.h"
-
 enum { PAUSE_MAX_S = 60, HEALTHY_S = 60 };
 #define SECOND_NS 1000000000ull
 
@@ -79,8 +77,7 @@ static void forget(struct tb_shard *s)
     int fd = tb_io_file_open(s->worker->io, path, TB_OPEN_READ);
     if (fd < 0)
         return; /* the recovery says so */
-    if (TB_KEEPS(forget))
-        tb_io_file_forget(s->worker->io, fd);
+    tb_io_file_forget(s->worker->io, fd);
     (void)tb_io_file_close(s->worker->io, fd);
 }
 

@@ -23,7 +23,7 @@
 #include <tambo/mailbox.h>
 #include "engine/io/sim.h"
 
-enum { SHARDS = 2, CLIENTS = 4, MESSAGES_MAX = 3000, ROUNDS = 12, BACK_TURNS = 400000 };
+enum { SHARDS = 2, CLIENTS = 4, MESSAGES_MAX = 3000, ROUNDS = 12, BACK_TURNS = 400000, ROTTEN_MAX = 16 };
 
 enum fate { THERE, MAYBE, GONE };
 struct msg {
@@ -51,6 +51,9 @@ struct world {
     uint32_t seed;
     unsigned failed[SHARDS], failures; /* since the last fault; in all */
     uint64_t ops, refused;
+    uint64_t rotten[ROTTEN_MAX]; /* bytes of the index of shard 1 that rotted below the page cache */
+    unsigned rotten_n;
+    bool rots; /* they do when the shard fails */
     char wrong[300];
 };
 
@@ -78,11 +81,44 @@ static void turn(struct world *x)
         (void)tb_worker_turn(x->w[0], true);
 }
 
+#define KNOTS "a name that nothing else looks like"
+
+/* rot: wherever the index of shard 1 has that name, the first byte behind it, on the disk alone. */
+static void rot(struct world *x)
+{
+    char path[128], *bytes = NULL;
+    (void)snprintf(path, sizeof(path), "%s/shard-01/index.mdb", x->dir);
+    FILE *f = fopen(path, "rb");
+    size_t size = 0, cap = 0;
+    for (size_t n = 1; f && n > 0; size += n) {
+        cap += 1 << 16;
+        bytes = realloc(bytes, cap);
+        assert_non_null(bytes);
+        n = fread(bytes + size, 1, cap - size, f);
+    }
+    assert_non_null(f);
+    (void)fclose(f); /* read only */
+    for (char *at = bytes; x->rotten_n < ROTTEN_MAX; at++) {
+        at = memmem(at, size - (size_t)(at - bytes), KNOTS, sizeof(KNOTS) - 1);
+        if (!at)
+            break;
+        uint64_t place = (uint64_t)(at - bytes) + sizeof(KNOTS) - 1;
+        if (tb_sim_is_durable(x->sim, path, place, 1)) {
+            assert_int_equal(tb_sim_rot_below(x->sim, path, place, 0), 0);
+            x->rotten[x->rotten_n++] = place;
+        }
+    }
+    free(bytes);
+}
+
 static void shard_failed(void *user, struct tb_worker *w, uint32_t shard, const struct tb_error *err)
 {
     struct world *x = user;
     (void)w;
     (void)err;
+    if (x->rots && shard == 1)
+        rot(x);
+    x->rots = x->rots && shard != 1;
     x->failed[shard]++;
     x->failures++;
 }
@@ -420,9 +456,9 @@ static void test_failures(void **state)
 }
 
 /* fail_shard: deliveries for one shard, until it has failed. */
-static void fail_shard(struct world *x, uint32_t shard, bool sticky)
+static void fail_shard(struct world *x, uint32_t shard, enum tb_sim_kind kind, bool sticky)
 {
-    tb_sim_fail_nth(x->sim, TB_SIM_DURABLE, 1, EIO, sticky);
+    tb_sim_fail_nth(x->sim, kind, 1, EIO, sticky);
     for (unsigned t = 0; t < 10000 && x->failed[shard] == 0; t++) {
         for (unsigned i = 0; i < CLIENTS; i++)
             if (x->client[i].id.shard == shard && !x->client[i].busy)
@@ -449,7 +485,7 @@ static void test_directory(void **state)
     struct world *x = world_new(1);
     struct tb_identity id;
     (void)state;
-    fail_shard(x, 0, true);
+    fail_shard(x, 0, TB_SIM_DURABLE, true);
     assert_false(tb_store_serves(x->store, (struct tb_account_id){.shard = 0}));
     assert_int_equal(create(x, "new"), TB_IO);
     assert_int_equal(tb_directory_find(x->store, TB_SLICE("new"), &id), TB_NOTFOUND);
@@ -483,7 +519,7 @@ static void test_damage(void **state)
     memset(x->failed, 0, sizeof(x->failed));
     for (unsigned t = 0; t < BACK_TURNS && !quiet(x); t++)
         turn(x);
-    fail_shard(x, 1, false);
+    fail_shard(x, 1, TB_SIM_DURABLE, false);
     for (unsigned t = 0; t < 2000; t++)
         turn(x);
     tb_shard_stat(x->w[1], 1, &stat);
@@ -505,10 +541,75 @@ static void test_damage(void **state)
     world_free(x);
 }
 
+static enum tb_rc knots(struct world *x, struct client *c, bool make)
+{
+    struct tb_account *a;
+    struct tb_arena arena;
+    struct tb_mailbox m;
+    uint32_t mbox;
+    tb_arena_init(&arena, 1 << 16);
+    enum tb_rc rc = tb_account_open(x->w[1], c->id, &a);
+    if (rc == TB_OK) {
+        rc = make ? tb_mailbox_create(a, TB_SLICE(KNOTS), 0, &mbox) : tb_mailbox_find(a, TB_SLICE(KNOTS), &arena, &m);
+        tb_account_close(a);
+    }
+    tb_arena_free(&arena);
+    return rc;
+}
+
+static void rest(struct world *x)
+{
+    for (unsigned t = 0; t < BACK_TURNS && !(serving(x) && quiet(x)); t++)
+        turn(x);
+    for (unsigned t = 0; t < 2000; t++) /* and a checkpoint has passed */
+        turn(x);
+}
+
+/*
+ * After a failed sync of the index the disk may hold less than the page cache shows. A rebuilt shard must see that:
+ * what it has of its index then is what the disk has, and what is damaged there is met, and made again from the log,
+ * while the log is there; not at some later start.
+ */
+static void test_page_cache(void **state)
+{
+    struct world *x = world_new(4);
+    char path[128];
+    struct client *c = NULL;
+    (void)state;
+    for (unsigned i = 0; i < CLIENTS && c == NULL; i++)
+        c = x->client[i].id.shard == 1 ? &x->client[i] : NULL;
+    assert_int_equal(knots(x, c, true), TB_OK);
+    run(x, 300);
+    rest(x);
+    memset(x->failed, 0, sizeof(x->failed));
+    x->rots = true;
+    fail_shard(x, 1, TB_SIM_SYNC, true);
+    tb_sim_fail_nth(x->sim, TB_SIM_SYNC, 0, 0, false);
+    back(x);
+    assert_string_equal(x->wrong, "");
+    assert_true(x->rotten_n > 0);
+    (void)snprintf(path, sizeof(path), "%s/shard-01/index.mdb", x->dir);
+    for (unsigned i = 0; i < x->rotten_n; i++)
+        assert_true(tb_sim_is_durable(x->sim, path, x->rotten[i], 1)); /* it reads what is there */
+    assert_int_not_equal(knots(x, c, false), TB_OK);
+    turn(x); /* it fails now */
+    back(x);
+    assert_int_equal(knots(x, c, false), TB_OK); /* from the log */
+    check(x);
+    unsigned failures = x->failures;
+    power_cut(x);
+    rest(x);
+    assert_string_equal(x->wrong, "");
+    assert_int_equal(knots(x, c, false), TB_OK);
+    assert_int_equal(x->failures, failures);
+    world_close(x);
+    world_free(x);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_failures), cmocka_unit_test(test_directory),
-                                       cmocka_unit_test(test_damage)};
+                                       cmocka_unit_test(test_damage), cmocka_unit_test(test_page_cache)};
     tb_log_level(getenv("TB_TEST_LOG") ? TB_LOG_INFO : (enum tb_level) - 1);
     if (argc > 1) {
         first_seed = strtoul(argv[1], NULL, 10);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "engine/store/copy.h"
+#include "engine/store/rebuild.h"
 #include "tests/lib/solo.h"
 
 struct world {
@@ -107,6 +108,9 @@ static void put_back(struct world *x, const char *copy)
     tb_ckpt_seal(&ckpt);
     (void)snprintf(path, sizeof(path), "%s/shard-00/CKPT", x->s.dir);
     assert_int_equal(tb_slot_write(x->s.io, path, ckpt.seq, &ckpt, sizeof(ckpt), &err), TB_OK);
+    (void)snprintf(path, sizeof(path), "%s/shard-00", x->s.dir);
+    if (!tb_index_sound(x->s.io, path, &err)) /* else a start would make it again from the log alone */
+        fail_msg("%s", err.text);
     tb_io_close(x->s.io);
 }
 
@@ -138,6 +142,98 @@ static void test_copy_and_log_give_the_index(void **state)
     assert_memory_equal(before, after, sizeof(before));
     solo_stop(&x.s);
     run_shell("rm -rf %s%s", x.s.dir, "");
+}
+
+/* churn: every row of the mailbox is written anew, and a checkpoint confirms it. */
+static void churn(struct world *x, bool seen)
+{
+    struct tb_shard *s = x->s.store->shard[0];
+    uint64_t before = s->checkpoints;
+    struct tb_account *a;
+    struct tb_view *v;
+    struct tb_uidset all;
+    assert_int_equal(tb_account_open(x->s.w, x->ann, &a), TB_OK);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    tb_uidset_init(&all);
+    tb_uidset_add(&all, 1, tb_view_uid_max(v));
+    assert_int_equal(tb_flags_update(v, &all, seen ? TB_FLAGS_ADD : TB_FLAGS_REMOVE, TB_FLAG_SEEN, 0, UINT64_MAX, NULL),
+                     TB_OK);
+    tb_uidset_free(&all);
+    tb_view_close(v);
+    tb_account_close(a);
+    s->want_checkpoint = true;
+    tb_log_boundary(s->log);
+    for (int i = 0; i < 100000 && s->checkpoints == before; i++)
+        (void)tb_worker_turn(x->s.w, true);
+    assert_true(s->checkpoints > before);
+}
+
+/* double_up: copies of all its messages in the mailbox itself: a larger index soon. */
+static void double_up(struct world *x)
+{
+    struct tb_account *a;
+    struct tb_view *v;
+    struct tb_uidset all;
+    struct tb_copied copied;
+    assert_int_equal(tb_account_open(x->s.w, x->ann, &a), TB_OK);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    tb_uidset_init(&all);
+    tb_uidset_add(&all, 1, tb_view_uid_max(v));
+    assert_int_equal(tb_copy(v, &all, TB_MBOX_INBOX, &copied), TB_OK);
+    tb_copied_free(&copied);
+    tb_uidset_free(&all);
+    tb_view_close(v);
+    tb_account_close(a);
+}
+
+/*
+ * The pages of the snapshot stay as they are until the last one is copied, though every change frees some and later
+ * checkpoints would use them again: between two slices of the copy most rows change several times.
+ */
+static void test_the_snapshot_stays(void **state)
+{
+    enum { FIRST = 2000, ROUNDS = 6 };
+    (void)state;
+    struct world x;
+    uint8_t before[TB_SHA256_BYTES], after[TB_SHA256_BYTES];
+    char copy[128];
+    bool flag = false;
+    unsigned rounds = 0;
+    solo_new(&x.s, true, 1); /* its clock waits for the slices */
+    world_open(&x);
+    x.ann = solo_account(&x.s, "ann");
+    for (unsigned i = 0; i < FIRST; i++)
+        deliver(&x, i);
+    for (unsigned i = 0; i < 3; i++)
+        double_up(&x);
+    churn(&x, true);
+    (void)snprintf(copy, sizeof(copy), "%s/shard-00/copy-x", x.s.dir);
+    struct tb_copy_job *job = calloc(1, sizeof(*job));
+    job->op = (struct tb_op){.done = solo_done, .user = &flag};
+    job->rate_bytes = 64 << 10;
+    (void)snprintf(job->path, sizeof(job->path), "%s", copy);
+    tb_copy_start(x.s.store->shard[0], job);
+    while (!flag) {
+        if (rounds < ROUNDS && job->done_bytes > 0) {
+            assert_true(job->done_bytes <= (uint64_t)TB_COPY_SLICE_PAGES * TB_COPY_PAGE);
+            churn(&x, rounds++ & 1);
+        } else {
+            (void)tb_worker_turn(x.s.w, true);
+        }
+    }
+    assert_int_equal(job->op.rc, TB_OK);
+    assert_true(job->total_bytes > 2 * TB_COPY_SLICE_PAGES * TB_COPY_PAGE &&
+                rounds == ROUNDS); /* else this tested nothing */
+    free(job);
+    solo_stop(&x.s);
+    world_open(&x);
+    index_digest(&x, before);
+    solo_stop(&x.s);
+    put_back(&x, copy);
+    world_open(&x);
+    index_digest(&x, after);
+    assert_memory_equal(before, after, sizeof(before));
+    solo_end(&x.s);
 }
 
 static void flip(const char *path, uint64_t at)
@@ -253,9 +349,8 @@ static void test_the_log_carries_the_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copy_and_log_give_the_index),
-        cmocka_unit_test(test_every_changed_byte_is_noticed),
-        cmocka_unit_test(test_two_copies_in_turn),
+        cmocka_unit_test(test_copy_and_log_give_the_index),   cmocka_unit_test(test_the_snapshot_stays),
+        cmocka_unit_test(test_every_changed_byte_is_noticed), cmocka_unit_test(test_two_copies_in_turn),
         cmocka_unit_test(test_the_log_carries_the_time),
     };
     tb_log_level(TB_LOG_ERROR);

@@ -203,7 +203,8 @@ static bool macro(struct imap_parser *p, struct imap_fetch *f)
     return false;
 }
 
-/* fetch-modifiers (RFC 4466 2.4), after the opening parenthesis: CHANGEDSINCE n, VANISHED (RFC 7162 3.1.4, 3.2.6) */
+/* fetch-modifiers (RFC 4466 2.4), after the opening parenthesis: CHANGEDSINCE n, VANISHED (RFC 7162 3.1.4, 3.2.6),
+ * PARTIAL (RFC 9394 3.3) */
 static void fetch_modifiers(struct imap_parser *p, struct imap_cmd *cmd, struct imap_fetch *f)
 {
     do {
@@ -214,6 +215,8 @@ static void fetch_modifiers(struct imap_parser *p, struct imap_cmd *cmd, struct 
             f->has_changedsince = true;
         } else if (tb_slice_ieq(name, TB_SLICE("VANISHED")) && cmd->verb->flags & VERB_UID) {
             f->vanished = true;
+        } else if (tb_slice_ieq(name, TB_SLICE("PARTIAL")) && cmd->verb->flags & VERB_UID) {
+            imap_partial_parse(p, &f->partial);
         } else {
             imap_fail(p, "BAD No such FETCH modifier here");
         }
@@ -330,7 +333,7 @@ static void fetch_cleanup(struct imap_session *s, struct imap_cmd *cmd)
 static enum tb_rc changed_only(struct imap_session *s, struct imap_fetch *f, bool uid)
 {
     struct tb_uidset known = f->uids;
-    if (uid && !f->set.saved) { /* what vanished may lie above the highest UID that is left */
+    if (uid && !f->set.saved && f->partial.last == 0) { /* what vanished may lie above the highest UID that is left */
         size_t n = 0;
         struct tb_range *v = tb_arena_alloc(&s->arena, (f->set.n + 1) * sizeof *v);
         if (!v || imap_set_ranges(&f->set, tb_view_uidnext(s->view) - 1, false, v, &n) != TB_OK)
@@ -355,6 +358,8 @@ static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, s
     enum tb_rc rc = imap_set_resolve(s, &f->set, uid, &f->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");
+    if (rc == TB_OK && f->partial.last > 0)
+        rc = imap_partial_keep(s, &f->partial, &f->uids);
     if (rc == TB_OK && f->has_changedsince)
         rc = changed_only(s, f, uid);
     if (rc == TB_OK && !imap_walk_init(&f->walk, s, &f->uids))

@@ -61,6 +61,21 @@ struct imap_fetch_kind {
 enum { NEEDS_ENVELOPE = 1, NEEDS_STRUCTURE = 2, NEEDS_BODY_TEXT = 4, NEEDS_FLAGS = 8, NEEDS_CACHE = 7 };
 enum { FETCH_KINDS_MAX = 16 };
 
+/* ---- partial.c ---- */
+
+struct imap_partial { /* places among the messages named; last 0: all of them */
+    bool from_end;
+    uint32_t first, last; /* in order, without sign */
+};
+/* imap_partial_parse: SP partial-range. */
+void imap_partial_parse(struct imap_parser *p, struct imap_partial *out);
+/*
+ * imap_partial_keep: uids, resolved from a set, become those of the messages at the places of range; the new ranges are
+ * the arena's. LIMIT. Cost: the ranges. RFC 9394 3.3
+ */
+enum tb_rc imap_partial_keep(struct imap_session *s, const struct imap_partial *range,
+                             struct tb_uidset *uids) TB_USE_RESULT;
+
 struct imap_window;
 struct imap_fetch { /* arena; args and state of one FETCH */
     struct imap_set set;
@@ -72,6 +87,7 @@ struct imap_fetch { /* arena; args and state of one FETCH */
     bool needs_parts, sets_seen;
     bool has_changedsince, vanished;
     uint64_t changedsince;
+    struct imap_partial partial;
     /* run */
     bool started, damaged, no_memory, unknown_cte;
     struct tb_uidset uids;

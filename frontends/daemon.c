@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "engine/crypto/crypto.h"
+#include "frontends/auth/auth.h"
 #include "frontends/ctl/ctl.h"
 #include "frontends/daemon.h"
 #include "frontends/imap/imap.h"
@@ -398,7 +399,8 @@ static bool open_store(struct daemon *d, int *code, struct tb_error *err)
                                  .gc_min_dead = cfg->gc_min_dead,
                                  .scrub_days = cfg->scrub_days,
                                  .failed = on_failed,
-                                 .user = d};
+                                 .user = d,
+                                 .counted = tb_secret_other};
     enum tb_rc rc;
 
     (void)snprintf(mark, sizeof(mark), "%s/" TB_CRASHED, cfg->store);

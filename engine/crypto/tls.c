@@ -11,7 +11,8 @@
  * (3) broken and closed are final.
  * So an idle connection costs the SSL object alone: its configuration is shed after the handshake, and BoringSSL
  * frees its record buffers when they are empty. One connection is used by one thread at a time; a context by any.
- * RFC 8446, RFC 5246, RFC 7301 (ALPN: section 3.2 asks for a fatal alert when nothing matches).
+ * RFC 8446, RFC 5246, RFC 9266 (tls-exporter), RFC 5929 4 (tls-server-end-point), RFC 7301 (ALPN: section 3.2 asks for
+ * a fatal alert when nothing matches).
  */
 #include "engine/crypto/crypto.h"
 
@@ -19,6 +20,7 @@
 #include <openssl/err.h>
 #include <openssl/mem.h>
 #include <openssl/ssl.h>
+#include <openssl/x509.h>
 
 #include "engine/crypto/tls_context.h"
 
@@ -308,4 +310,49 @@ const char *tb_tls_describe(const struct tb_tls *t)
         return "";
     (void)snprintf(own->text, sizeof(own->text), "%s %s", SSL_get_version(t->ssl), SSL_CIPHER_standard_name(cipher));
     return t->text;
+}
+
+/* RFC 9266 2: that label, a context of no bytes. 4.2: without the extended master secret two connections can share it.
+ */
+static bool exporter(SSL *ssl, uint8_t out[TB_TLS_BINDING_MAX], size_t *len)
+{
+    static const char label[] = "EXPORTER-Channel-Binding";
+
+    if (SSL_version(ssl) < TLS1_3_VERSION && !SSL_get_extms_support(ssl))
+        return false;
+    *len = 32;
+    return SSL_export_keying_material(ssl, out, *len, label, sizeof(label) - 1, (const uint8_t *)"", 0, 1) == 1;
+}
+
+/* RFC 5929 4.1: the certificate's bytes under the hash of its signature, SHA-256 in place of MD5 and SHA-1. */
+static bool end_point(SSL *ssl, uint8_t out[TB_TLS_BINDING_MAX], size_t *len)
+{
+    X509 *own = SSL_CTX_get0_certificate(SSL_get_SSL_CTX(ssl));
+    int hash = NID_undef;
+    const EVP_MD *md;
+    unsigned n = 0;
+
+    if (!own || !SSL_is_server(ssl) || !OBJ_find_sigid_algs(X509_get_signature_nid(own), &hash, NULL))
+        return false;
+    if (hash == NID_md5 || hash == NID_sha1)
+        hash = NID_sha256;
+    md = EVP_get_digestbynid(hash);
+    if (!md || EVP_MD_size(md) > TB_TLS_BINDING_MAX || X509_digest(own, md, out, &n) != 1)
+        return false;
+    *len = n;
+    return true;
+}
+
+bool tb_tls_binding(const struct tb_tls *t, const char *name, uint8_t out[TB_TLS_BINDING_MAX], size_t *len)
+{
+    bool found = false;
+
+    if (!t || !tb_tls_established(t))
+        return false;
+    if (strcmp(name, "tls-exporter") == 0)
+        found = exporter(t->ssl, out, len);
+    else if (strcmp(name, "tls-server-end-point") == 0)
+        found = end_point(t->ssl, out, len);
+    ERR_clear_error();
+    return found;
 }

@@ -80,3 +80,63 @@ bool tb_utf8_nfc(struct tb_slice s, struct tb_buf *out)
     free(text);
     return n >= 0;
 }
+
+/* RFC 3454 B.1: commonly mapped to nothing. U+200B is there and among the spaces; RFC 4013 2.1 maps spaces first. */
+static bool mapped_to_nothing(utf8proc_int32_t cp)
+{
+    return cp == 0xad || cp == 0x34f || cp == 0x1806 || (cp >= 0x180b && cp <= 0x180d) || cp == 0x200c ||
+           cp == 0x200d || cp == 0x2060 || (cp >= 0xfe00 && cp <= 0xfe0f) || cp == 0xfeff;
+}
+
+static utf8proc_int32_t prepare_char(utf8proc_int32_t cp, void *user)
+{
+    (void)user;
+    if (cp == 0x200b || (cp > 0x7f && utf8proc_category(cp) == UTF8PROC_CATEGORY_ZS)) /* RFC 3454 C.1.2 */
+        return ' ';
+    return cp;
+}
+
+/* without_nothing: s, valid UTF-8, less the characters that are mapped to nothing. */
+static void without_nothing(struct tb_slice s, struct tb_buf *out)
+{
+    while (s.len > 0) {
+        utf8proc_int32_t cp;
+        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s.ptr, (utf8proc_ssize_t)s.len, &cp);
+        if (n <= 0)
+            return; /* not with what tb_utf8_valid has let pass */
+        if (!mapped_to_nothing(cp))
+            tb_buf_put(out, s.ptr, (size_t)n);
+        s = tb_slice_sub(s, (size_t)n, SIZE_MAX);
+    }
+}
+
+static bool has_control(struct tb_slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] < ' ' || s.ptr[i] == 0x7f)
+            return true;
+    return false;
+}
+
+bool tb_utf8_saslprep(struct tb_slice s, struct tb_buf *out)
+{
+    utf8proc_uint8_t *text = NULL;
+    struct tb_buf kept;
+    if (s.len == 0 || !tb_utf8_valid(s) || has_control(s))
+        return false;
+    tb_buf_init(&kept, s.len);
+    without_nothing(s, &kept);
+    utf8proc_ssize_t n = -1;
+    if (kept.len > 0)
+        n = utf8proc_map_custom((const utf8proc_uint8_t *)kept.ptr, (utf8proc_ssize_t)kept.len, &text,
+                                UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT, prepare_char, NULL);
+    if (n >= 0) {
+        tb_buf_put(out, text, (size_t)n);
+        explicit_bzero(text, (size_t)n);
+    }
+    free(text);
+    if (kept.ptr)
+        explicit_bzero(kept.ptr, kept.cap);
+    tb_buf_free(&kept);
+    return n >= 0;
+}

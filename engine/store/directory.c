@@ -100,6 +100,26 @@ enum tb_rc tb_directory_reserve(struct tb_store *store)
     return good ? TB_OK : TB_LIMIT;
 }
 
+uint64_t tb_directory_counted(const struct tb_store *store)
+{
+    return atomic_load(&store->counted);
+}
+
+/* count: a secret that came, or went with sign -1. Lock held. */
+static void count(struct tb_store *store, const char *secret, int sign)
+{
+    if (store->cfg.counted && store->cfg.counted(secret))
+        (void)atomic_fetch_add(&store->counted, (uint64_t)sign);
+}
+
+/* count_all: anew. Lock held. */
+static void count_all(struct tb_store *store)
+{
+    atomic_store(&store->counted, 0);
+    for (size_t i = 0; i < store->names_n; i++)
+        count(store, store->names[i]->secret, 1);
+}
+
 /* insert: into the room that there is. */
 static void insert(struct tb_store *store, size_t i, struct tb_identity *id)
 {
@@ -120,8 +140,11 @@ void tb_directory_set(struct tb_store *store, const struct tb_identity *id)
         store->spare = spare->next;
         store->spares--;
         insert(store, i, &spare->id);
+    } else {
+        count(store, store->names[i]->secret, -1);
     }
     *store->names[i] = *id;
+    count(store, id->secret, 1);
     (void)pthread_rwlock_unlock(&store->lock);
 }
 
@@ -131,6 +154,7 @@ void tb_directory_remove(struct tb_store *store, struct tb_slice name)
     (void)pthread_rwlock_wrlock(&store->lock);
     size_t i = position(store, name, &found);
     if (found) {
+        count(store, store->names[i]->secret, -1);
         free(store->names[i]);
         store->names_n--;
         memmove(store->names + i, store->names + i + 1, (store->names_n - i) * sizeof(struct tb_identity *));
@@ -182,6 +206,7 @@ enum tb_rc tb_directory_load(struct tb_store *store, struct tb_index *ix)
         store->names = fresh->names;
         store->names_n = fresh->names_n;
         store->names_cap = fresh->names_cap;
+        count_all(store);
     }
     (void)pthread_rwlock_unlock(&store->lock);
     free_names(names, n);

@@ -243,6 +243,7 @@ struct tb_store {
     struct tb_dicts dicts;
     struct tb_identity **names; /* sorted by name; owned */
     size_t names_n, names_cap;
+    _Atomic(uint64_t) counted;   /* names whose secret cfg.counted is true for */
     struct tb_spare_name *spare; /* owned; room reserved for names about to be logged */
     size_t spares;
 };

@@ -1,19 +1,34 @@
 /*
- * login.c: one attempt to log in, from name and password to an identity.
+ * login.c: one attempt to log in, from name and password, or a SASL exchange, to an identity.
  *
  * Says the same and works as long for a name that does not exist: such a password is verified against the secret that
  * matched last (of whatever scheme and cost this store's accounts have), and the outcome is ignored. Never runs the
  * caller's done inside tb_login_start, never on another thread than the caller's. The password is wiped before done.
  *
- * States: start -> (throttled | cheap secret: verified at once | offloaded -> hashed) -> finish -> posted to ourselves.
+ * States: start -> (throttled | too many | cheap: verified at once | offloaded -> hashed) -> finish -> (upgraded) ->
+ * posted to ourselves.
+ *
+ * Who has authenticated may act for another account only if `master_users` names him (RFC 4422 2: the authorisation
+ * identity); to all others it is the same whether that account exists. A password whose secret is not of the configured
+ * scheme is stored anew, if so configured, unless the secret has changed meanwhile.
  */
 #include "frontends/auth/auth.h"
 #include "frontends/auth/password.h"
+#include "frontends/auth/sasl.h"
 #include "frontends/auth/throttle.h"
 
-#include <pthread.h>
+#include <tambo/admin.h>
+
+#include "frontends/config/config.h"
+
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
+
+enum { HASHES_MAX = 256 }; /* under way or waiting for a helper, in the whole process; more are told to try later */
+
+static _Atomic unsigned hashes;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Until somebody has logged in: our default scheme. No password has this hash. */
@@ -63,20 +78,93 @@ static void answer(struct tb_login *l, enum tb_rc rc)
     explicit_bzero(l->password, sizeof(l->password));
     l->password_len = 0;
     explicit_bzero(l->identity.secret, sizeof(l->identity.secret));
+    explicit_bzero(l->fresh, sizeof(l->fresh));
     if (rc != TB_OK)
         memset(&l->identity, 0, sizeof(l->identity));
     l->op.rc = rc;
     tb_io_post(io, io, &l->op);
 }
 
-static void finish(struct tb_login *l)
+static bool is_master(const struct tb_login *l)
+{
+    for (char **m = l->cfg->master_users; m && *m; m++) {
+        if (tb_slice_ieq(tb_slice_str(*m), tb_slice_str(l->identity.name)))
+            return true;
+    }
+    return false;
+}
+
+/* authorize: the session's account, if it is to be another than the one that authenticated. */
+static enum tb_rc authorize(struct tb_login *l)
+{
+    struct tb_identity other;
+    enum tb_rc rc;
+
+    if (l->authzid[0] == '\0')
+        return TB_OK;
+    rc = tb_name_resolve(tb_worker_store(l->worker), l->cfg, tb_slice_str(l->authzid), &other, NULL);
+    if (rc == TB_OK && other.id.acct == l->identity.id.acct && other.id.shard == l->identity.id.shard)
+        return TB_OK;
+    if (!is_master(l))
+        rc = TB_INVALID;
+    if (rc == TB_OK) {
+        tb_log(TB_LOG_INFO, "login by master proto=%s master=%s user=%s rip=%s", l->proto, l->identity.name, other.name,
+               l->peer);
+        explicit_bzero(&l->identity, sizeof(l->identity));
+        l->identity = other;
+    }
+    explicit_bzero(&other, sizeof(other));
+    return rc;
+}
+
+static void stored(struct tb_op *op)
+{
+    struct tb_login *l = op->user;
+
+    if (op->rc != TB_OK)
+        tb_log(TB_LOG_WARN, "the password's scheme was not changed user=%s: %s", l->identity.name, tb_rc_text(op->rc));
+    answer(l, TB_OK);
+}
+
+/* store_fresh: the new secret in place of the one that was verified; true: stored will be called. */
+static bool store_fresh(struct tb_login *l)
+{
+    struct tb_identity now;
+    bool same;
+
+    if (!l->fresh[0] || tb_directory_find(tb_worker_store(l->worker), tb_slice_str(l->identity.name), &now) != TB_OK)
+        return false;
+    same = strcmp(now.secret, l->identity.secret) == 0;
+    explicit_bzero(&now, sizeof(now));
+    if (!same)
+        return false;
+    l->hash = (struct tb_op){.done = stored, .user = l};
+    tb_account_secret(l->worker, tb_slice_str(l->identity.name), tb_slice_str(l->fresh), &l->hash);
+    explicit_bzero(l->fresh, sizeof(l->fresh));
+    return true;
+}
+
+static void passed(struct tb_login *l)
 {
     uint64_t now = tb_io_now_ns(tb_worker_io(l->worker));
 
-    if (l->known && l->match) {
-        remember(l->identity.secret);
-        tb_throttle_passed(l->peer, counted_name(l), now);
+    remember(l->identity.secret);
+    if (authorize(l) != TB_OK) {
+        tb_throttle_failed(l->peer, counted_name(l), now);
+        log_failure(l, "authorization");
+        l->refusal = REFUSED_AUTHORIZATION;
+        answer(l, TB_INVALID);
+        return;
+    }
+    tb_throttle_passed(l->peer, counted_name(l), now);
+    if (!store_fresh(l))
         answer(l, TB_OK);
+}
+
+static void finish(struct tb_login *l)
+{
+    if (l->known && l->match) {
+        passed(l);
         return;
     }
     if (l->starved) {
@@ -84,16 +172,71 @@ static void finish(struct tb_login *l)
         answer(l, TB_BUSY);
         return;
     }
-    tb_throttle_failed(l->peer, counted_name(l), now);
-    log_failure(l, l->known ? "password" : "unknown");
+    tb_throttle_failed(l->peer, counted_name(l), tb_io_now_ns(tb_worker_io(l->worker)));
+    log_failure(l, !l->known ? "unknown" : l->sasl && l->sasl->spoilt ? "binding" : "password");
     answer(l, TB_INVALID);
+}
+
+/* ---- verifying ---- */
+
+static void verify_password(struct tb_login *l)
+{
+    struct tb_slice password = tb_slice(l->password, l->password_len);
+
+    errno = 0;
+    l->match = tb_password_verify(l->identity.secret, password);
+    l->starved = !l->match && errno == ENOMEM; /* the password was not looked at: nobody is to be told it is wrong */
+    if (l->match && l->known && l->upgrade &&
+        tb_password_hash(l->cfg->password_scheme, password, l->salt, l->fresh) != TB_OK)
+        l->fresh[0] = '\0'; /* bcrypt takes no more than 72 bytes, say */
+}
+
+/* SCRAM: the keys are there, or are made of the password, or of nothing at all when the account has neither. */
+static void verify_proof(struct tb_login *l)
+{
+    struct tb_identity nobody = {0};
+    struct tb_slice password = TB_SLICE("");
+    struct tb_scram_keys keys;
+    struct tb_sasl *s = l->sasl;
+    enum tb_secret_scram kind;
+    bool proven;
+
+    kind = tb_sasl_keys(s, l->known ? &l->identity : &nobody, l->name, &keys, &password);
+    if (!l->known && tb_secret_scram(l->identity.secret, &keys, &password) == SECRET_KEYS)
+        kind = SECRET_KEYS; /* as much work as for those who are known */
+    if (kind != SECRET_KEYS && !tb_scram_keys_derive(&keys, password)) {
+        l->starved = true;
+        return;
+    }
+    proven = tb_scram_check(&keys, tb_buf_all(&s->text), s->proof, s->verifier);
+    l->match = proven && l->known && kind != SECRET_OTHER && !s->spoilt;
+    explicit_bzero(&keys, sizeof(keys));
+}
+
+static bool is_scram(const struct tb_login *l)
+{
+    return l->sasl && (l->sasl->mechanism == TB_SASL_SCRAM || l->sasl->mechanism == TB_SASL_SCRAM_PLUS);
+}
+
+static bool cheap(const struct tb_login *l)
+{
+    struct tb_scram_keys keys;
+    struct tb_slice password;
+    bool keyed;
+
+    if (!is_scram(l))
+        return !l->upgrade && tb_secret_cheap(l->identity.secret);
+    keyed = tb_secret_scram(l->identity.secret, &keys, &password) == SECRET_KEYS;
+    explicit_bzero(&keys, sizeof(keys));
+    return keyed;
 }
 
 static void verify(struct tb_login *l)
 {
-    errno = 0;
-    l->match = tb_password_verify(l->identity.secret, tb_slice(l->password, l->password_len));
-    l->starved = !l->match && errno == ENOMEM; /* the password was not looked at: nobody is to be told it is wrong */
+    if (is_scram(l))
+        verify_proof(l);
+    else
+        verify_password(l);
 }
 
 static void hash_work(struct tb_op *op)
@@ -103,20 +246,30 @@ static void hash_work(struct tb_op *op)
 
 static void hash_done(struct tb_op *op)
 {
+    (void)atomic_fetch_sub(&hashes, 1);
     finish(op->user);
+}
+
+/* ---- starting ---- */
+
+static bool take_name(struct tb_slice from, char to[TB_NAME_MAX + 1])
+{
+    size_t len = from.len < TB_NAME_MAX ? from.len : TB_NAME_MAX;
+
+    for (size_t i = 0; i < len; i++)
+        to[i] = from.ptr[i] ? from.ptr[i] : '?';
+    to[len] = '\0';
+    return from.len <= TB_NAME_MAX;
 }
 
 /* Copy what will be needed after the caller's buffers are gone. false: longer than any that could match. */
 static bool take(struct tb_login *l, const char *peer, struct tb_slice name, struct tb_slice password)
 {
-    size_t name_len = name.len < TB_NAME_MAX ? name.len : TB_NAME_MAX;
+    bool fits = take_name(name, l->name);
 
     (void)snprintf(l->peer, sizeof(l->peer), "%s", peer);
-    for (size_t i = 0; i < name_len; i++)
-        l->name[i] = name.ptr[i] ? name.ptr[i] : '?';
-    l->name[name_len] = '\0';
     l->password_len = 0;
-    if (name.len > TB_NAME_MAX || password.len > TB_PASSWORD_MAX)
+    if (!fits || password.len > TB_PASSWORD_MAX)
         return false;
     if (password.len > 0)
         memcpy(l->password, password.ptr, password.len);
@@ -124,36 +277,70 @@ static bool take(struct tb_login *l, const char *peer, struct tb_slice name, str
     return true;
 }
 
+static void clear(struct tb_login *l, struct tb_worker *w, const struct tb_config *cfg, const char *proto)
+{
+    l->worker = w;
+    l->cfg = cfg;
+    l->proto = proto;
+    l->sasl = NULL;
+    l->authzid[0] = l->fresh[0] = '\0';
+    l->refusal = REFUSED_CREDENTIALS;
+    l->known = l->match = l->starved = l->upgrade = false;
+    memset(&l->identity, 0, sizeof(l->identity));
+}
+
+static void start(struct tb_login *l, bool fits)
+{
+    struct tb_store *store = tb_worker_store(l->worker);
+    struct tb_io *io = tb_worker_io(l->worker);
+    uint8_t key[32];
+
+    tb_store_secret(store, "throttle", key);
+    tb_throttle_key(key);
+    if (fits && tb_name_resolve(store, l->cfg, tb_slice_str(l->name), &l->identity, NULL) == TB_OK)
+        l->known = l->identity.secret[0] != '\0';
+    if (tb_throttle_blocked(l->peer, counted_name(l), tb_io_now_ns(io))) {
+        log_failure(l, "throttled");
+        answer(l, TB_BUSY);
+        return;
+    }
+    l->upgrade = l->known && !is_scram(l) && l->cfg->password_upgrade &&
+                 !tb_secret_is(l->identity.secret, l->cfg->password_scheme);
+    if (l->upgrade)
+        tb_io_random(io, l->salt, sizeof(l->salt));
+    if (!l->known)
+        stand_in(l->identity.secret);
+    if (cheap(l)) {
+        verify(l);
+        finish(l);
+        return;
+    }
+    if (atomic_fetch_add(&hashes, 1) >= HASHES_MAX) {
+        (void)atomic_fetch_sub(&hashes, 1);
+        log_failure(l, "busy");
+        answer(l, TB_BUSY);
+        return;
+    }
+    l->hash = (struct tb_op){.done = hash_done, .user = l};
+    tb_io_offload(io, &l->hash, hash_work);
+}
+
 void tb_login_start(struct tb_worker *w, const struct tb_config *cfg, const char *proto, const char *peer,
                     struct tb_slice name, struct tb_slice password, struct tb_login *login)
 {
-    struct tb_io *io = tb_worker_io(w);
-    uint8_t key[32];
+    clear(login, w, cfg, proto);
+    start(login, take(login, peer, name, password));
+}
+
+void tb_login_sasl(struct tb_sasl *s, const char *proto, const char *peer, struct tb_login *login)
+{
     bool fits;
 
-    login->worker = w;
-    login->proto = proto;
-    login->known = false;
-    login->match = login->starved = false;
-    memset(&login->identity, 0, sizeof(login->identity));
-    fits = take(login, peer, name, password);
-    tb_store_secret(tb_worker_store(w), "throttle", key);
-    tb_throttle_key(key);
-    if (fits && tb_name_resolve(tb_worker_store(w), cfg, name, &login->identity, NULL) == TB_OK)
-        login->known = login->identity.secret[0] != '\0';
-    if (tb_throttle_blocked(login->peer, counted_name(login), tb_io_now_ns(io))) {
-        log_failure(login, "throttled");
-        answer(login, TB_BUSY);
-        return;
-    }
-    if (!login->known)
-        stand_in(login->identity.secret);
-    if (tb_secret_cheap(login->identity.secret)) {
-        verify(login);
-        finish(login);
-        return;
-    }
-    login->hash.done = hash_done;
-    login->hash.user = login;
-    tb_io_offload(io, &login->hash, hash_work);
+    clear(login, s->env.worker, s->env.cfg, proto);
+    login->sasl = s;
+    fits = take(login, peer, tb_slice(s->name, s->name_len), tb_slice(s->password, s->password_len));
+    fits = take_name(tb_slice(s->authzid, s->authzid_len), login->authzid) && fits;
+    explicit_bzero(s->password, sizeof(s->password));
+    s->password_len = 0;
+    start(login, fits);
 }

@@ -5,16 +5,18 @@
  * What a secret says is an administrator's word, not a stranger's, but a malformed one is only "no match".
  *
  * The schemes and their encodings are Dovecot's, so that accounts can move here unchanged. Any thread.
- * RFC 9106 (Argon2), RFC 8018 (PBKDF2), RFC 2307 ({CRYPT}, {SHA}, {SSHA}).
+ * RFC 9106 (Argon2), RFC 8018 (PBKDF2), RFC 2307 ({CRYPT}, {SHA}, {SSHA}), RFC 5802 (SCRAM).
  */
 #include "frontends/auth/auth.h"
 #include "frontends/auth/password.h"
+#include "frontends/auth/scram.h"
 
 #include <argon2.h>
 #include <crypt.h>
 
 #include "engine/crypto/crypto.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,6 +26,8 @@ enum {
     ARGON2_LANES = 1,
     ARGON2_BYTES = 32,
     CRYPT_ROUNDS = 100000,
+    BCRYPT_COST = 12,
+    BCRYPT_BYTES_MAX = 72, /* bcrypt looks at no more of a password */
     SALT_BYTES = 16,
     PBKDF2_BYTES = 20,
     PBKDF2_ROUNDS_MAX = 10000000,
@@ -197,6 +201,24 @@ static bool verify_pbkdf2(const struct scheme *s, struct tb_slice secret, struct
     return tb_secret_equal(text, 2 * PBKDF2_BYTES, hex.ptr, hex.len);
 }
 
+/* The keys that SCRAM's server keeps verify a password as well as a proof. */
+static bool verify_scram(const struct scheme *s, struct tb_slice secret, struct tb_slice password)
+{
+    struct tb_scram_keys kept, made;
+    bool same = false;
+
+    (void)s;
+    if (!tb_scram_keys_read(secret, &kept))
+        return false;
+    made = kept;
+    if (tb_scram_keys_derive(&made, password))
+        same = tb_secret_equal(made.stored, sizeof(made.stored), kept.stored, sizeof(kept.stored));
+    else
+        errno = ENOMEM;
+    explicit_bzero(&made, sizeof(made));
+    return same;
+}
+
 /* ---- the table ---- */
 
 static const struct scheme schemes[] = {
@@ -212,6 +234,7 @@ static const struct scheme schemes[] = {
     {"SHA256-CRYPT", verify_crypt, ENC_NONE, 0, "$5$"},
     {"SHA512-CRYPT", verify_crypt, ENC_NONE, 0, "$6$"},
     {"BLF-CRYPT", verify_crypt, ENC_NONE, 0, "$2"},
+    {"SCRAM-SHA-256", verify_scram, ENC_NONE, 0, ""},
     {"PBKDF2", verify_pbkdf2, ENC_NONE, 0, ""},
     {"SSHA", verify_salted_digest, ENC_BASE64, DIGEST_SHA1, ""},
     {"SSHA256", verify_salted_digest, ENC_BASE64, DIGEST_SHA256, ""},
@@ -336,6 +359,38 @@ bool tb_secret_cheap(const char *secret)
     return !s || s->verify == verify_plain;
 }
 
+enum tb_secret_scram tb_secret_scram(const char *secret, struct tb_scram_keys *keys, struct tb_slice *password)
+{
+    struct tb_slice rest = tb_slice_str(secret);
+    enum encoding encoding = ENC_NONE;
+    const struct scheme *s = take_scheme(&rest, &encoding);
+
+    if (s && s->verify == verify_plain && encoding == ENC_NONE) {
+        *password = rest;
+        return SECRET_PASSWORD;
+    }
+    return s && s->verify == verify_scram && tb_scram_keys_read(rest, keys) ? SECRET_KEYS : SECRET_OTHER;
+}
+
+bool tb_secret_other(const char *secret)
+{
+    struct tb_scram_keys keys;
+    struct tb_slice password;
+    bool other = secret[0] != '\0' && tb_secret_scram(secret, &keys, &password) == SECRET_OTHER;
+
+    explicit_bzero(&keys, sizeof(keys));
+    return other;
+}
+
+bool tb_secret_is(const char *secret, const char *scheme)
+{
+    struct tb_slice rest = tb_slice_str(secret);
+    enum encoding encoding;
+    const struct scheme *s = take_scheme(&rest, &encoding);
+
+    return s && tb_slice_ieq(tb_slice_str(s->name), tb_slice_str(scheme));
+}
+
 /* ---- making one ---- */
 
 static enum tb_rc hash_plain(struct tb_slice password, char out[TB_SECRET_MAX + 1])
@@ -377,6 +432,43 @@ static enum tb_rc hash_sha512_crypt(struct tb_slice password, const uint8_t rand
     return rc;
 }
 
+static enum tb_rc hash_bcrypt(struct tb_slice password, const uint8_t random[SALT_BYTES], char out[TB_SECRET_MAX + 1])
+{
+    char text[TB_PASSWORD_MAX + 1], setting[CRYPT_GENSALT_OUTPUT_SIZE], hash[TB_SECRET_MAX + 1];
+    enum tb_rc rc = TB_INVALID;
+
+    if (password.len <= BCRYPT_BYTES_MAX && c_string(password, text)) {
+        rc = TB_LIMIT;
+        if (crypt_gensalt_rn("$2b$", BCRYPT_COST, (const char *)random, SALT_BYTES, setting, sizeof(setting)) &&
+            crypt_text(text, setting, hash) && snprintf(out, TB_SECRET_MAX + 1, "{BLF-CRYPT}%s", hash) <= TB_SECRET_MAX)
+            rc = TB_OK;
+    }
+    explicit_bzero(text, sizeof(text));
+    return rc;
+}
+
+static enum tb_rc hash_scram(struct tb_slice password, const uint8_t random[SALT_BYTES], char out[TB_SECRET_MAX + 1])
+{
+    struct tb_scram_keys keys = {.rounds = TB_SCRAM_ROUNDS, .salt_len = SALT_BYTES};
+    enum tb_rc rc = TB_LIMIT;
+    struct tb_buf text;
+
+    tb_buf_init(&text, TB_SECRET_MAX);
+    memcpy(keys.salt, random, SALT_BYTES);
+    if (tb_scram_keys_derive(&keys, password)) {
+        tb_buf_str(&text, "{SCRAM-SHA-256}");
+        tb_scram_keys_print(&keys, &text);
+    }
+    if (text.len > 0 && !text.failed) {
+        memcpy(out, text.ptr, text.len);
+        out[text.len] = '\0';
+        rc = TB_OK;
+    }
+    tb_buf_free(&text);
+    explicit_bzero(&keys, sizeof(keys));
+    return rc;
+}
+
 static enum tb_rc hash_argon2id(struct tb_slice password, const uint8_t random[SALT_BYTES], char out[TB_SECRET_MAX + 1])
 {
     char text[TB_SECRET_MAX + 1];
@@ -391,12 +483,16 @@ static enum tb_rc hash_argon2id(struct tb_slice password, const uint8_t random[S
 enum tb_rc tb_password_hash(const char *scheme, struct tb_slice password, const uint8_t random[16],
                             char out[TB_SECRET_MAX + 1])
 {
-    struct tb_slice name = tb_slice_str(scheme ? scheme : "ARGON2ID");
+    struct tb_slice name = tb_slice_str(scheme ? scheme : "SCRAM-SHA-256");
 
     if (password.len == 0)
         return TB_INVALID;
     if (password.len > TB_PASSWORD_MAX)
         return TB_LIMIT;
+    if (tb_slice_ieq(name, TB_SLICE("SCRAM-SHA-256")))
+        return hash_scram(password, random, out);
+    if (tb_slice_ieq(name, TB_SLICE("BLF-CRYPT")))
+        return hash_bcrypt(password, random, out);
     if (tb_slice_ieq(name, TB_SLICE("ARGON2ID")))
         return hash_argon2id(password, random, out);
     if (tb_slice_ieq(name, TB_SLICE("SHA512-CRYPT")))

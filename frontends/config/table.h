@@ -27,7 +27,7 @@ struct config_key {
     size_t offset; /* in struct tb_config */
     const char *fallback;
     uint64_t min, max;
-    const char *words[5]; /* NULL-ended */
+    const char *words[6]; /* NULL-ended */
     bool reload;          /* SIGHUP is enough */
     const char *doc;
 };

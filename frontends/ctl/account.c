@@ -59,8 +59,7 @@ static void hash_work(struct tb_op *op)
 {
     struct change *ch = op->user;
 
-    ch->hashed = tb_password_hash(ch->scheme[0] ? ch->scheme : NULL, tb_slice(ch->password, ch->password_len), ch->salt,
-                                  ch->secret) == TB_OK;
+    ch->hashed = tb_password_hash(ch->scheme, tb_slice(ch->password, ch->password_len), ch->salt, ch->secret) == TB_OK;
     explicit_bzero(ch->password, sizeof(ch->password));
 }
 
@@ -113,6 +112,8 @@ static void change_start(struct ctl *x, bool create)
     memcpy(ch->password, password.ptr, password.len);
     if (scheme.len)
         memcpy(ch->scheme, scheme.ptr, scheme.len);
+    else
+        (void)snprintf(ch->scheme, sizeof(ch->scheme), "%s", x->cfg->password_scheme);
     tb_io_random(tb_worker_io(x->worker), ch->salt, sizeof(ch->salt));
     ch->op = (struct tb_op){.done = hash_done, .user = ch};
     tb_io_offload(tb_worker_io(x->worker), &ch->op, hash_work);

@@ -1,7 +1,7 @@
 /*
  * auth.c: STARTTLS, LOGIN and AUTHENTICATE, and the move to the account's worker.
  *
- *   START ── (AUTHENTICATE) ──> CHALLENGED ──> CHECKING ── OK ──> MOVED ──> selected by nothing, authenticated
+ *   START ── (AUTHENTICATE) ──> CHALLENGED ──> CHECKING ── [LAST_WORD] ── OK ──> MOVED ──> authenticated
  *
  * Invariants: a password never crosses a connection where imap_plain_allowed is false, and is wiped here as
  * soon as it was handed over; the login record outlives the session while the password is being hashed (I4).
@@ -13,7 +13,7 @@
 
 #include <stdlib.h>
 
-enum login_phase { LOGIN_START, LOGIN_CHALLENGED, LOGIN_CHECKING, LOGIN_MOVED };
+enum login_phase { LOGIN_START, LOGIN_CHALLENGED, LOGIN_CHECKING, LOGIN_LAST_WORD, LOGIN_MOVED };
 enum { SASL_LINE_MAX = 12 << 10 };
 
 struct login {
@@ -91,19 +91,24 @@ static void login_cleanup(struct imap_session *s, struct imap_cmd *cmd)
         login_free(l);
 }
 
-static enum imap_run check(struct imap_session *s, struct login *l, struct tb_slice name, struct tb_slice password)
+struct tb_sasl_env imap_sasl_env(struct imap_session *s)
+{
+    return (struct tb_sasl_env){.worker = tb_conn_worker(s->conn), .cfg = s->config, .tls = tb_conn_tls(s->conn)};
+}
+
+static void checking(struct login *l)
 {
     l->phase = LOGIN_CHECKING;
     l->busy = true;
     l->login.op = (struct tb_op){.done = login_done, .user = l};
-    tb_login_start(tb_conn_worker(s->conn), s->config, "imap", tb_conn_peer(s->conn), name, password, &l->login);
-    return RUN_WAIT;
 }
 
-static enum imap_run authentication_failed(struct imap_session *s, struct imap_cmd *cmd)
+static enum imap_run authentication_failed(struct imap_session *s, struct imap_cmd *cmd, enum tb_refusal why)
 {
     if (++s->bad >= IMAP_BAD_MAX)
         s->farewell = "Too many failures";
+    if (why == REFUSED_AUTHORIZATION)
+        return imap_reply(cmd, "NO [AUTHORIZATIONFAILED] Not allowed to act for that account");
     return imap_reply(cmd, "NO [AUTHENTICATIONFAILED] Name or password wrong");
 }
 
@@ -141,7 +146,7 @@ static enum imap_run checked(struct imap_session *s, struct imap_cmd *cmd, struc
     if (l->login.op.rc == TB_BUSY)
         return imap_reply(cmd, "NO [UNAVAILABLE] Too many failed logins, try later");
     if (l->login.op.rc != TB_OK)
-        return authentication_failed(s, cmd);
+        return authentication_failed(s, cmd, l->login.refusal);
     if (!tb_store_serves(store, l->login.identity.id))
         return imap_reply(cmd, "NO [UNAVAILABLE] Storage trouble, try later");
     l->phase = LOGIN_MOVED;
@@ -170,7 +175,8 @@ enum imap_run imap_run_login(struct imap_session *s, struct imap_cmd *cmd)
         return imap_reply(cmd, "NO [PRIVACYREQUIRED] Start TLS first");
     if (!(l = login_new(s, cmd)))
         return imap_reply(cmd, "NO [UNAVAILABLE] Out of memory, try later");
-    (void)check(s, l, a->name, a->password);
+    checking(l);
+    tb_login_start(tb_conn_worker(s->conn), s->config, "imap", tb_conn_peer(s->conn), a->name, a->password, &l->login);
     explicit_bzero((char *)a->password.ptr, a->password.len); /* in our arena */
     return RUN_WAIT;
 }
@@ -184,7 +190,7 @@ static enum imap_run bad_response(struct imap_session *s, struct imap_cmd *cmd, 
     if (b.ptr)
         explicit_bzero(b.ptr, b.cap);
     tb_buf_free(&b);
-    return decodes ? authentication_failed(s, cmd) : imap_reply(cmd, "BAD Not base64");
+    return decodes ? authentication_failed(s, cmd, REFUSED_CREDENTIALS) : imap_reply(cmd, "BAD Not base64");
 }
 
 static enum imap_run sasl_answer(struct imap_session *s, struct imap_cmd *cmd, struct login *l, enum tb_sasl_step step,
@@ -195,12 +201,16 @@ static enum imap_run sasl_answer(struct imap_session *s, struct imap_cmd *cmd, s
         imap_puts(&s->out, "+ ");
         imap_puts(&s->out, challenge);
         imap_puts(&s->out, "\r\n");
-        l->phase = LOGIN_CHALLENGED;
+        l->phase = l->phase == LOGIN_CHECKING ? LOGIN_LAST_WORD : LOGIN_CHALLENGED;
         return RUN_MORE;
     case SASL_READY:
-        (void)check(s, l, tb_slice(l->sasl.name, l->sasl.name_len), tb_slice(l->sasl.password, l->sasl.password_len));
-        tb_sasl_wipe(&l->sasl);
+        checking(l);
+        tb_login_sasl(&l->sasl, "imap", tb_conn_peer(s->conn), &l->login);
         return RUN_WAIT;
+    case SASL_DONE:
+        return checked(s, cmd, l);
+    case SASL_NO_MEMORY:
+        return imap_reply(cmd, "NO [UNAVAILABLE] Out of memory, try later");
     case SASL_CANCELLED:
         return imap_reply(cmd, "BAD Cancelled");
     case SASL_UNKNOWN:
@@ -234,21 +244,26 @@ enum imap_run imap_run_authenticate(struct imap_session *s, struct imap_cmd *cmd
 {
     struct login *l = cmd->state;
     const struct login_args *a = cmd->args;
+    const struct tb_slice none = {NULL, 0};
     const char *challenge = "";
     if (!l) {
         if (!imap_plain_allowed(s))
             return imap_reply(cmd, "NO [PRIVACYREQUIRED] Start TLS first");
         if (!(l = login_new(s, cmd)))
             return imap_reply(cmd, "NO [UNAVAILABLE] Out of memory, try later");
-        enum tb_sasl_step step = tb_sasl_begin(&l->sasl, a->mechanism, a->initial, &challenge);
+        struct tb_sasl_env env = imap_sasl_env(s);
+        enum tb_sasl_step step = tb_sasl_begin(&l->sasl, &env, a->mechanism, a->initial, &challenge);
         return sasl_answer(s, cmd, l, step, challenge, a->initial);
     }
     switch (l->phase) {
     case LOGIN_START:
     case LOGIN_CHALLENGED:
+    case LOGIN_LAST_WORD:
         return sasl_line(s, cmd, l);
     case LOGIN_CHECKING:
-        return checked(s, cmd, l);
+        if (l->busy)
+            return RUN_WAIT;
+        return sasl_answer(s, cmd, l, tb_sasl_outcome(&l->sasl, l->login.op.rc, &challenge), challenge, none);
     case LOGIN_MOVED:
         return open_account(s, cmd, l);
     }

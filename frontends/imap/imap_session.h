@@ -371,6 +371,8 @@ enum imap_run imap_reply_buf(struct imap_session *s, struct imap_cmd *cmd, struc
 void imap_unselect(struct imap_session *s);
 /* imap_capabilities: the list, true for the session's present state, a blank before each. */
 void imap_capabilities(struct imap_session *s, struct tb_buf *out);
+/* imap_sasl_env: who speaks to whom, for an exchange or for the list of mechanisms. */
+struct tb_sasl_env imap_sasl_env(struct imap_session *s);
 /* imap_plain_allowed: may a password cross this connection as it is? */
 bool imap_plain_allowed(struct imap_session *s);
 

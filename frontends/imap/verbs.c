@@ -117,8 +117,7 @@ static const struct {
     {"ID", cap_always},
     {"STARTTLS", cap_starttls},
     {"LOGINDISABLED", cap_no_login},
-    {"AUTH=PLAIN", cap_auth},
-    {"AUTH=LOGIN", cap_auth},
+    {"AUTH=", cap_auth}, /* once for each mechanism */
     {"IDLE", cap_after},
     {"NAMESPACE", cap_after},
     {"CHILDREN", cap_after},
@@ -150,6 +149,11 @@ void imap_capabilities(struct imap_session *s, struct tb_buf *out)
     for (size_t i = 0; i < TB_ARRAY_LEN(capabilities); i++) {
         if (!capabilities[i].is_true(s))
             continue;
+        if (strcmp(capabilities[i].name, "AUTH=") == 0) {
+            struct tb_sasl_env env = imap_sasl_env(s);
+            tb_sasl_list(&env, "AUTH=", out);
+            continue;
+        }
         tb_buf_char(out, ' ');
         tb_buf_str(out, capabilities[i].name);
         if (strcmp(capabilities[i].name, "APPENDLIMIT=") == 0)

@@ -565,6 +565,11 @@ const char *tb_conn_tls_text(const struct tb_conn *c)
     return tb_conn_secure(c) ? tb_tls_describe(c->tls->tls) : "";
 }
 
+const struct tb_tls *tb_conn_tls(const struct tb_conn *c)
+{
+    return tb_conn_secure(c) ? c->tls->tls : NULL;
+}
+
 struct tb_conn_traffic tb_conn_traffic(const struct tb_conn *c)
 {
     return (struct tb_conn_traffic){c->in, c->total};

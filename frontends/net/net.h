@@ -21,6 +21,7 @@
 
 struct tb_net;
 struct tb_conn;
+struct tb_tls;
 struct tb_tls_context;
 
 enum { TB_CONN_HIGH_WATER = 256 << 10, TB_CONN_LOW_WATER = 64 << 10 };
@@ -84,11 +85,12 @@ void *tb_conn_session(struct tb_conn *c);
 struct tb_worker *tb_conn_worker(struct tb_conn *c); /* the present owner */
 const struct tb_net_config *tb_conn_config(struct tb_conn *c);
 const struct tb_listener *tb_conn_listener(struct tb_conn *c);
-const char *tb_conn_id(const struct tb_conn *c);       /* unique session id for logs and greeting */
-const char *tb_conn_peer(const struct tb_conn *c);     /* numeric address or "unix" */
-bool tb_conn_loopback(const struct tb_conn *c);        /* peer is loopback or UNIX */
-bool tb_conn_secure(const struct tb_conn *c);          /* TLS is established */
-const char *tb_conn_tls_text(const struct tb_conn *c); /* "" without TLS */
+const char *tb_conn_id(const struct tb_conn *c);           /* unique session id for logs and greeting */
+const char *tb_conn_peer(const struct tb_conn *c);         /* numeric address or "unix" */
+bool tb_conn_loopback(const struct tb_conn *c);            /* peer is loopback or UNIX */
+bool tb_conn_secure(const struct tb_conn *c);              /* TLS is established */
+const char *tb_conn_tls_text(const struct tb_conn *c);     /* "" without TLS */
+const struct tb_tls *tb_conn_tls(const struct tb_conn *c); /* NULL until TLS is established */
 
 /* Input: bytes received and not yet consumed; the slice is valid until the step returns or consumes. */
 struct tb_slice tb_conn_input(struct tb_conn *c);

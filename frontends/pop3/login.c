@@ -21,23 +21,39 @@ static void forget_user(struct pop3 *p)
     p->user = NULL;
 }
 
-static void forget_sasl(struct pop3 *p)
+static void login_free(struct pop3_login *l)
 {
-    if (p->sasl)
-        tb_sasl_wipe(p->sasl);
-    free(p->sasl);
-    p->sasl = NULL;
+    if (l)
+        tb_sasl_wipe(&l->sasl);
+    free(l);
 }
 
 void pop3_login_free(struct pop3 *p)
 {
     forget_user(p);
-    forget_sasl(p);
-    if (p->login && !p->login->done)
+    if (p->login && p->login->busy)
         p->login->conn = NULL; /* on_login frees it */
     else
-        free(p->login);
+        login_free(p->login);
     p->login = NULL;
+}
+
+static struct tb_sasl_env env_of(struct tb_conn *c)
+{
+    return (struct tb_sasl_env){.worker = tb_conn_worker(c), .cfg = pop3_config(c), .tls = tb_conn_tls(c)};
+}
+
+void pop3_sasl_list(struct tb_conn *c)
+{
+    struct tb_sasl_env env = env_of(c);
+    struct tb_buf list;
+
+    tb_buf_init(&list, 1024);
+    tb_sasl_list(&env, "", &list);
+    tb_conn_puts(c, "SASL");
+    tb_conn_put(c, tb_buf_all(&list));
+    tb_conn_puts(c, "\r\n");
+    tb_buf_free(&list);
 }
 
 /* ---- checking a password ---- */
@@ -45,35 +61,41 @@ void pop3_login_free(struct pop3 *p)
 static void on_login(struct tb_op *op)
 {
     struct pop3_login *l = op->user;
-    l->done = true;
+    l->busy = false;
     if (l->conn)
         tb_conn_resume(l->conn);
     else
-        free(l);
+        login_free(l);
 }
 
-static enum tb_step check(struct tb_conn *c, struct pop3 *p, struct tb_slice name, struct tb_slice password)
+/* login_new: in p->login; NULL after the reply that there is no memory. */
+static struct pop3_login *login_new(struct tb_conn *c, struct pop3 *p)
 {
     struct pop3_login *l = calloc(1, sizeof *l);
     if (!l) {
         tb_conn_puts(c, "-ERR [SYS/TEMP] out of memory, try again later\r\n");
-        return STEP_MORE;
+        return NULL;
     }
     l->conn = c;
-    l->check.op.done = on_login;
-    l->check.op.user = l;
     p->login = l;
-    p->state = POP3_LOGIN;
-    tb_login_start(tb_conn_worker(c), pop3_config(c), "pop3", tb_conn_peer(c), name, password, &l->check);
-    return STEP_WAIT;
+    return l;
 }
 
-enum tb_step pop3_login_step(struct tb_conn *c, struct pop3 *p)
+static void checking(struct pop3 *p)
 {
     struct pop3_login *l = p->login;
-    if (!l->done)
-        return STEP_WAIT;
+    l->busy = true;
+    l->check.op.done = on_login;
+    l->check.op.user = l;
+    p->state = POP3_LOGIN;
+}
+
+/* concluded: the password was checked, or the SASL exchange is over. */
+static enum tb_step concluded(struct tb_conn *c, struct pop3 *p)
+{
+    struct pop3_login *l = p->login;
     enum tb_rc rc = l->check.op.rc;
+    enum tb_refusal why = l->check.refusal;
     struct tb_worker *w = tb_conn_worker(c);
     if (rc == TB_OK) {
         p->id = l->check.identity.id;
@@ -83,6 +105,8 @@ enum tb_step pop3_login_step(struct tb_conn *c, struct pop3 *p)
     }
     pop3_login_free(p);
     p->state = POP3_AUTHORIZATION;
+    if (rc == TB_INVALID && why == REFUSED_AUTHORIZATION)
+        return pop3_bad(c, p, POP3_BAD_LOGIN, "-ERR [AUTH] not allowed to act for that account\r\n");
     if (rc == TB_INVALID)
         return pop3_bad(c, p, POP3_BAD_LOGIN, "-ERR [AUTH] authentication failed\r\n");
     if (rc != TB_OK || !tb_store_serves(tb_worker_store(w), p->id))
@@ -146,18 +170,21 @@ enum tb_step pop3_pass(struct tb_conn *c, struct pop3 *p, struct tb_slice arg)
 {
     if (!p->user)
         return pop3_bad(c, p, 1, "-ERR USER first\r\n");
-    enum tb_step s = check(c, p, tb_slice_str(p->user), arg);
+    if (!login_new(c, p))
+        return STEP_MORE;
+    checking(p);
+    tb_login_start(tb_conn_worker(c), pop3_config(c), "pop3", tb_conn_peer(c), tb_slice_str(p->user), arg,
+                   &p->login->check);
     forget_user(p);
-    return s;
+    return STEP_WAIT;
 }
 
 /* ---- AUTH (RFC 5034) ---- */
 
 static enum tb_step sasl_answer(struct tb_conn *c, struct pop3 *p, enum tb_sasl_step s, const char *challenge)
 {
-    p->state = POP3_AUTHORIZATION;
     const char *problem = NULL;
-    enum tb_step next = STEP_MORE;
+    p->state = POP3_AUTHORIZATION;
     switch (s) {
     case SASL_CHALLENGE:
         p->state = POP3_SASL;
@@ -166,9 +193,11 @@ static enum tb_step sasl_answer(struct tb_conn *c, struct pop3 *p, enum tb_sasl_
         tb_conn_puts(c, "\r\n");
         return STEP_MORE;
     case SASL_READY:
-        next = check(c, p, tb_slice(p->sasl->name, p->sasl->name_len),
-                     tb_slice(p->sasl->password, p->sasl->password_len));
-        break;
+        checking(p);
+        tb_login_sasl(&p->login->sasl, "pop3", tb_conn_peer(c), &p->login->check);
+        return STEP_WAIT;
+    case SASL_DONE:
+        return concluded(c, p);
     case SASL_FAIL_SYNTAX:
         problem = "-ERR malformed authentication exchange\r\n";
         break;
@@ -178,9 +207,43 @@ static enum tb_step sasl_answer(struct tb_conn *c, struct pop3 *p, enum tb_sasl_
     case SASL_UNKNOWN:
         problem = "-ERR unknown authentication mechanism\r\n";
         break;
+    case SASL_NO_MEMORY:
+        problem = "-ERR [SYS/TEMP] out of memory, try again later\r\n";
+        break;
     }
-    forget_sasl(p);
-    return problem ? pop3_bad(c, p, 1, problem) : next;
+    pop3_login_free(p);
+    return pop3_bad(c, p, 1, problem);
+}
+
+enum tb_step pop3_login_step(struct tb_conn *c, struct pop3 *p)
+{
+    struct pop3_login *l = p->login;
+    const char *challenge = "";
+    if (l->busy)
+        return STEP_WAIT;
+    if (!l->sasl.mechanism)
+        return concluded(c, p);
+    enum tb_sasl_step s = tb_sasl_outcome(&l->sasl, l->check.op.rc, &challenge);
+    return sasl_answer(c, p, s, challenge);
+}
+
+/* A mechanism a line. */
+static void list_lines(struct tb_conn *c)
+{
+    struct tb_sasl_env env = env_of(c);
+    struct tb_buf list;
+
+    tb_buf_init(&list, 1024);
+    tb_sasl_list(&env, "", &list);
+    tb_conn_puts(c, "+OK\r\n");
+    for (size_t i = 1, n; i < list.len; i += n + 1) { /* a blank before each */
+        const char *end = memchr(list.ptr + i, ' ', list.len - i);
+        n = end ? (size_t)(end - list.ptr) - i : list.len - i;
+        tb_conn_put(c, tb_slice(list.ptr + i, n));
+        tb_conn_puts(c, "\r\n");
+    }
+    tb_conn_puts(c, ".\r\n");
+    tb_buf_free(&list);
 }
 
 enum tb_step pop3_auth(struct tb_conn *c, struct pop3 *p, struct tb_slice arg)
@@ -188,20 +251,18 @@ enum tb_step pop3_auth(struct tb_conn *c, struct pop3 *p, struct tb_slice arg)
     if (!pop3_may_login(c))
         return refuse(c, p);
     if (arg.len == 0) { /* older clients ask for the list this way */
-        tb_conn_puts(c, "+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n");
+        list_lines(c);
         return STEP_MORE;
     }
-    p->sasl = calloc(1, sizeof *p->sasl);
-    if (!p->sasl) {
-        tb_conn_puts(c, "-ERR [SYS/TEMP] out of memory, try again later\r\n");
+    if (!login_new(c, p))
         return STEP_MORE;
-    }
     forget_user(p);
     const char *blank = memchr(arg.ptr, ' ', arg.len);
     size_t len = blank ? (size_t)(blank - arg.ptr) : arg.len;
     struct tb_slice initial = blank ? tb_slice_sub(arg, len + 1, SIZE_MAX) : tb_slice(NULL, 0);
     const char *challenge = "";
-    enum tb_sasl_step s = tb_sasl_begin(p->sasl, tb_slice_sub(arg, 0, len), initial, &challenge);
+    struct tb_sasl_env env = env_of(c);
+    enum tb_sasl_step s = tb_sasl_begin(&p->login->sasl, &env, tb_slice_sub(arg, 0, len), initial, &challenge);
     return sasl_answer(c, p, s, challenge);
 }
 
@@ -212,7 +273,7 @@ enum tb_step pop3_sasl_step(struct tb_conn *c, struct pop3 *p)
     enum tb_sasl_step s = SASL_FAIL_SYNTAX;
     switch (tb_conn_line(c, POP3_SASL_LINE_MAX, &line)) {
     case LINE_OK:
-        s = tb_sasl_next(p->sasl, line, &challenge);
+        s = tb_sasl_next(&p->login->sasl, line, &challenge);
         return sasl_answer(c, p, s, challenge);
     case LINE_BARE:
         return sasl_answer(c, p, s, challenge);

@@ -49,8 +49,10 @@ static enum tb_step run_capa(struct tb_conn *c, struct pop3 *p, struct tb_slice 
     tb_conn_puts(c, "+OK capability list follows\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
     if (p->state == POP3_AUTHORIZATION && tb_conn_listener(c)->tls == TB_TLS_STARTTLS && !tb_conn_secure(c))
         tb_conn_puts(c, "STLS\r\n");
-    if (pop3_may_login(c))
-        tb_conn_puts(c, "USER\r\nSASL PLAIN LOGIN\r\n");
+    if (pop3_may_login(c)) {
+        tb_conn_puts(c, "USER\r\n");
+        pop3_sasl_list(c);
+    }
     put_expire(c, p);
     tb_conn_puts(c, "IMPLEMENTATION Tambo\r\n.\r\n");
     return STEP_MORE;

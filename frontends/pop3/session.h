@@ -36,8 +36,9 @@ enum pop3_state {
 /* Outlives the connection when that goes first: the check on its helper thread cannot be called back. */
 struct pop3_login {
     struct tb_login check;
+    struct tb_sasl sasl;  /* of AUTH; no mechanism: PASS */
     struct tb_conn *conn; /* borrowed; NULL: gone, free this when done */
-    bool done;
+    bool busy;            /* check is in flight */
 };
 
 /* A message on its way out. */
@@ -60,8 +61,7 @@ struct pop3 {
     bool uidl;     /* the listing is UIDL's */
     uint32_t skipped;
     char *user;               /* owned; from USER until PASS */
-    struct tb_sasl *sasl;     /* owned; only in POP3_SASL */
-    struct pop3_login *login; /* owned; only in POP3_LOGIN */
+    struct pop3_login *login; /* owned; only in POP3_SASL and POP3_LOGIN */
     struct tb_account_id id;
     struct tb_account *account; /* owned handle; NULL before login */
     struct tb_view *view;       /* owned; never refreshed: the maildrop's snapshot (RFC 1939 3) */
@@ -84,6 +84,8 @@ enum tb_step pop3_bad(struct tb_conn *c, struct pop3 *p, unsigned weight, const 
 
 /* ---- login.c ---- */
 bool pop3_may_login(struct tb_conn *c); /* passwords may pass here: TLS, or loopback, or the setting */
+/* pop3_sasl_list: CAPA's line of mechanisms. */
+void pop3_sasl_list(struct tb_conn *c);
 pop3_run pop3_user, pop3_pass, pop3_auth, pop3_stls;
 enum tb_step pop3_sasl_step(struct tb_conn *c, struct pop3 *p);
 enum tb_step pop3_login_step(struct tb_conn *c, struct pop3 *p);

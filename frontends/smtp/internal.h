@@ -142,7 +142,6 @@ struct smtp_transaction {
 struct smtp_auth {
     struct smtp_session *session; /* borrowed; NULL: the connection is gone */
     bool busy;                    /* login is in flight */
-    bool begun;                   /* sasl holds an exchange */
     struct tb_sasl sasl;
     struct tb_login login;
 };
@@ -211,6 +210,8 @@ void smtp_transaction_close(struct smtp_session *s);
 /* ---- login.c: AUTH ---- */
 /* smtp_auth_offered: may this connection send a password? (submission, and TLS, loopback or the setting) */
 bool smtp_auth_offered(const struct smtp_session *s);
+/* smtp_auth_list: EHLO's line of mechanisms. */
+void smtp_auth_list(struct smtp_session *s);
 enum tb_step smtp_auth_verb(struct smtp_session *s, struct tb_slice args);
 enum tb_step smtp_step_auth_line(struct smtp_session *s);
 enum tb_step smtp_step_auth_check(struct smtp_session *s);

@@ -1,5 +1,5 @@
 /*
- * login.c: AUTH (RFC 4954) with PLAIN and LOGIN, on the submission ports alone.
+ * login.c: AUTH (RFC 4954), on the submission ports alone.
  *
  * It must never take a password over the network in clear, nor keep one longer than the exchange. The auth
  * object exists from AUTH to its answer; while the hash is computed on a helper thread it outlives a connection
@@ -17,13 +17,35 @@ bool smtp_auth_offered(const struct smtp_session *s)
            (tb_conn_secure(s->conn) || tb_conn_loopback(s->conn) || smtp_config(s)->plain_login);
 }
 
+static struct tb_sasl_env env_of(const struct smtp_session *s)
+{
+    return (struct tb_sasl_env){.worker = tb_conn_worker(s->conn), .cfg = smtp_config(s), .tls = tb_conn_tls(s->conn)};
+}
+
+void smtp_auth_list(struct smtp_session *s)
+{
+    struct tb_sasl_env env = env_of(s);
+    struct tb_buf list;
+
+    tb_buf_init(&list, 1024);
+    tb_sasl_list(&env, "", &list);
+    tb_conn_puts(s->conn, "250-AUTH");
+    tb_conn_put(s->conn, tb_buf_all(&list));
+    tb_conn_puts(s->conn, "\r\n");
+    tb_buf_free(&list);
+}
+
+static void auth_free(struct smtp_auth *a)
+{
+    tb_sasl_wipe(&a->sasl);
+    free(a);
+}
+
 static void drop(struct smtp_session *s)
 {
     if (!s->auth)
         return;
-    if (s->auth->begun)
-        tb_sasl_wipe(&s->auth->sasl);
-    free(s->auth);
+    auth_free(s->auth);
     s->auth = NULL;
 }
 
@@ -44,7 +66,7 @@ static void checked(struct tb_op *op)
     struct smtp_auth *a = op->user;
     a->busy = false;
     if (!a->session) {
-        free(a);
+        auth_free(a);
         return;
     }
     tb_conn_resume(a->session->conn);
@@ -57,12 +79,30 @@ static enum tb_step check(struct smtp_session *s)
     a->login.op.done = checked;
     a->login.op.user = a;
     s->state = SMTP_AUTH_CHECK;
-    tb_login_start(tb_conn_worker(s->conn), smtp_config(s), "submission", tb_conn_peer(s->conn),
-                   tb_slice(a->sasl.name, a->sasl.name_len), tb_slice(a->sasl.password, a->sasl.password_len),
-                   &a->login);
-    tb_sasl_wipe(&a->sasl);
-    a->begun = false;
+    tb_login_sasl(&a->sasl, "submission", tb_conn_peer(s->conn), &a->login);
     return STEP_WAIT;
+}
+
+/* concluded: the exchange is over: what the login came to. */
+static enum tb_step concluded(struct smtp_session *s)
+{
+    const struct smtp_auth *a = s->auth;
+    if (a->login.op.rc == TB_INVALID && a->login.refusal == REFUSED_AUTHORIZATION)
+        return fail(s, "535 5.7.8 not allowed to act for that account\r\n", true);
+    if (a->login.op.rc == TB_INVALID)
+        return fail(s, "535 5.7.8 authentication failed\r\n", true);
+    if (a->login.op.rc != TB_OK)
+        return fail(s, "454 4.7.0 cannot authenticate now, try later\r\n", true);
+    memcpy(s->user, a->login.identity.name, sizeof(s->user));
+    s->user_id = a->login.identity.id;
+    drop(s);
+    s->state = SMTP_COMMAND;
+    tb_conn_set_name(s->conn, s->user);
+    tb_conn_timeout(s->conn, smtp_config(s)->smtp_idle_s, true);
+    tb_log(TB_LOG_INFO, "login proto=submission user=%s rip=%s id=%s tls=\"%s\"", s->user, tb_conn_peer(s->conn),
+           tb_conn_id(s->conn), tb_conn_tls_text(s->conn));
+    tb_conn_puts(s->conn, "235 2.7.0 authenticated\r\n");
+    return STEP_MORE;
 }
 
 static enum tb_step proceed(struct smtp_session *s, enum tb_sasl_step step, const char *challenge)
@@ -76,6 +116,10 @@ static enum tb_step proceed(struct smtp_session *s, enum tb_sasl_step step, cons
         return STEP_MORE;
     case SASL_READY:
         return check(s);
+    case SASL_DONE:
+        return concluded(s);
+    case SASL_NO_MEMORY:
+        return fail(s, "454 4.7.0 out of memory, try later\r\n", false);
     case SASL_CANCELLED:
         return fail(s, "501 5.7.0 authentication cancelled\r\n", false);
     case SASL_UNKNOWN:
@@ -107,8 +151,8 @@ enum tb_step smtp_auth_verb(struct smtp_session *s, struct tb_slice args)
     if (!s->auth)
         return smtp_bad(s, "454 4.7.0 out of memory, try later\r\n");
     s->auth->session = s;
-    s->auth->begun = true;
-    enum tb_sasl_step step = tb_sasl_begin(&s->auth->sasl, tb_slice_sub(args, 0, mech), initial, &challenge);
+    struct tb_sasl_env env = env_of(s);
+    enum tb_sasl_step step = tb_sasl_begin(&s->auth->sasl, &env, tb_slice_sub(args, 0, mech), initial, &challenge);
     if (step == SASL_FAIL_SYNTAX && tb_slice_eq(initial, TB_SLICE("="))) /* well-formed, but nobody's credentials */
         return fail(s, "535 5.7.8 authentication failed\r\n", true);
     return proceed(s, step, challenge);
@@ -139,22 +183,11 @@ enum tb_step smtp_step_auth_line(struct smtp_session *s)
 enum tb_step smtp_step_auth_check(struct smtp_session *s)
 {
     struct smtp_auth *a = s->auth;
+    const char *challenge = "";
     if (a->busy)
         return STEP_WAIT;
-    if (a->login.op.rc == TB_INVALID)
-        return fail(s, "535 5.7.8 authentication failed\r\n", true);
-    if (a->login.op.rc != TB_OK)
-        return fail(s, "454 4.7.0 cannot authenticate now, try later\r\n", true);
-    memcpy(s->user, a->login.identity.name, sizeof(s->user));
-    s->user_id = a->login.identity.id;
-    drop(s);
-    s->state = SMTP_COMMAND;
-    tb_conn_set_name(s->conn, s->user);
-    tb_conn_timeout(s->conn, smtp_config(s)->smtp_idle_s, true);
-    tb_log(TB_LOG_INFO, "login proto=submission user=%s rip=%s id=%s tls=\"%s\"", s->user, tb_conn_peer(s->conn),
-           tb_conn_id(s->conn), tb_conn_tls_text(s->conn));
-    tb_conn_puts(s->conn, "235 2.7.0 authenticated\r\n");
-    return STEP_MORE;
+    enum tb_sasl_step step = tb_sasl_outcome(&a->sasl, a->login.op.rc, &challenge);
+    return proceed(s, step, challenge);
 }
 
 void smtp_auth_close(struct smtp_session *s)

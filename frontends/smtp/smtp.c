@@ -66,7 +66,7 @@ static void put_extensions(struct smtp_session *s)
     if (tb_conn_listener(s->conn)->tls == TB_TLS_STARTTLS && !tb_conn_secure(s->conn))
         tb_conn_puts(s->conn, "250-STARTTLS\r\n");
     if (smtp_auth_offered(s) && !s->user[0])
-        tb_conn_puts(s->conn, "250-AUTH PLAIN LOGIN\r\n");
+        smtp_auth_list(s);
     tb_conn_puts(s->conn, "250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n");
 }
 

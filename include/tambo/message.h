@@ -138,5 +138,8 @@ void tb_transfer_free(struct tb_transfer *t);
 bool tb_utf8_valid(struct tb_slice s);
 /* tb_utf8_nfc: Unicode normalisation form C; false if s is not valid UTF-8. */
 bool tb_utf8_nfc(struct tb_slice s, struct tb_buf *out);
+/* tb_utf8_saslprep: a password as RFC 4013 prepares it (2.1 mapping, 2.2 NFKC); of what 2.3 prohibits only control
+ * characters in ASCII. False if s is empty, not UTF-8, holds those, or nothing is left of it. */
+bool tb_utf8_saslprep(struct tb_slice s, struct tb_buf *out);
 
 #endif

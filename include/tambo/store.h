@@ -56,6 +56,7 @@ struct tb_store_config {
      */
     void (*failed)(void *user, struct tb_worker *w, uint32_t shard, const struct tb_error *err);
     void *user;
+    bool (*counted)(const char *secret); /* which accounts tb_directory_counted counts; any thread. NULL: none */
 };
 /*
  * tb_store_open: lock the folder, read SUPER, raise the epoch durably. Shards are not open yet.
@@ -118,6 +119,8 @@ struct tb_identity {
  * map (tb_name_resolve in frontends/auth does).
  */
 enum tb_rc tb_directory_find(struct tb_store *store, struct tb_slice name, struct tb_identity *out) TB_USE_RESULT;
+/* tb_directory_counted: how many accounts have a secret that the store's `counted` (tb_store_config) is true for. */
+uint64_t tb_directory_counted(const struct tb_store *store);
 /* tb_directory_next: accounts in name order: the first one after `after` ("" to begin). NOTFOUND at the end. */
 enum tb_rc tb_directory_next(struct tb_store *store, struct tb_slice after, struct tb_identity *out) TB_USE_RESULT;
 /* tb_store_serves: is the account's shard in service? False while it is down or being rebuilt: answer "try later". Any

@@ -111,11 +111,13 @@ static void others(void **state)
     assert_true(tb_secret_cheap("{Plain.HEX}00"));
     assert_false(tb_secret_cheap("{SSHA}x"));
     assert_false(tb_secret_cheap("{ARGON2ID}$argon2id$"));
+    assert_false(tb_secret_cheap("{SCRAM-SHA-256}4096"));
 }
 
 static void ours(void **state)
 {
-    static const char *const schemes[] = {NULL, "ARGON2ID", "argon2id", "SHA512-CRYPT", "PLAIN"};
+    static const char *const schemes[] = {NULL,        "SCRAM-SHA-256", "ARGON2ID", "argon2id",
+                                          "BLF-CRYPT", "SHA512-CRYPT",  "PLAIN"};
     uint8_t salt[16] = {1, 2, 3, 250, 251, 252, 253, 254, 255};
     char out[TB_SECRET_MAX + 1], again[TB_SECRET_MAX + 1], longest[TB_PASSWORD_MAX + 1];
 
@@ -130,12 +132,17 @@ static void ours(void **state)
         assert_int_equal(tb_password_hash(schemes[i], tb_slice(longest, sizeof(longest)), salt, out), TB_LIMIT);
     }
     assert_int_equal(tb_password_hash(NULL, TB_SLICE("x"), salt, out), TB_OK);
-    assert_memory_equal(out, "{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$", 41);
+    assert_memory_equal(out, "{SCRAM-SHA-256}32768,", 21);
     salt[0]++;
     assert_int_equal(tb_password_hash(NULL, TB_SLICE("x"), salt, again), TB_OK);
     assert_string_not_equal(out, again);
     assert_int_equal(tb_password_hash(NULL, tb_slice(longest, TB_PASSWORD_MAX), salt, out), TB_OK);
     assert_true(tb_password_verify(out, tb_slice(longest, TB_PASSWORD_MAX)));
+    assert_int_equal(tb_password_hash("ARGON2ID", TB_SLICE("x"), salt, out), TB_OK);
+    assert_memory_equal(out, "{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$", 41);
+    assert_int_equal(tb_password_hash("BLF-CRYPT", tb_slice(longest, 72), salt, out), TB_OK);
+    assert_memory_equal(out, "{BLF-CRYPT}$2b$12$", 18);
+    assert_int_equal(tb_password_hash("BLF-CRYPT", tb_slice(longest, 73), salt, out), TB_INVALID);
     assert_int_equal(tb_password_hash("SHA512-CRYPT", TB_SLICE("a\0b"), salt, out), TB_INVALID);
     assert_int_equal(tb_password_hash("PLAIN", TB_SLICE("a\nb"), salt, out), TB_INVALID);
     assert_int_equal(tb_password_hash("PLAIN", tb_slice(longest, TB_SECRET_MAX - 7), salt, out), TB_OK);

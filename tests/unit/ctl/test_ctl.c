@@ -19,7 +19,8 @@ static char dir[64];
 static struct tb_io *io;
 static struct tb_store *store;
 static struct tb_worker *worker;
-static struct tb_config cfg = {.default_domain = (char *)(uintptr_t) "example.test"};
+static struct tb_config cfg = {.default_domain = (char *)(uintptr_t) "example.test",
+                               .password_scheme = (char *)(uintptr_t) "SCRAM-SHA-256"};
 
 static void flag_done(struct tb_op *op)
 {

@@ -60,6 +60,11 @@ bool tb_conn_secure(const struct tb_conn *c)
     (void)c;
     return w.secure;
 }
+const struct tb_tls *tb_conn_tls(const struct tb_conn *c)
+{
+    (void)c;
+    return NULL;
+}
 bool tb_conn_loopback(const struct tb_conn *c)
 {
     (void)c;

@@ -96,6 +96,11 @@ bool tb_conn_secure(const struct tb_conn *c)
 {
     return c->secure;
 }
+const struct tb_tls *tb_conn_tls(const struct tb_conn *c)
+{
+    (void)c;
+    return NULL;
+}
 const char *tb_conn_tls_text(const struct tb_conn *c)
 {
     (void)c;
@@ -268,16 +273,16 @@ enum tb_rc tb_name_resolve(struct tb_store *s, const struct tb_config *cfg, stru
     return TB_NOTFOUND;
 }
 
-void tb_login_start(struct tb_worker *w, const struct tb_config *cfg, const char *proto, const char *peer,
-                    struct tb_slice name, struct tb_slice password, struct tb_login *login)
+void tb_login_sasl(struct tb_sasl *s, const char *proto, const char *peer, struct tb_login *login)
 {
-    struct tb_slice detail;
-    (void)w, (void)proto, (void)peer;
+    struct tb_slice name = tb_slice(s->name, s->name_len), password = tb_slice(s->password, s->password_len), detail;
+    (void)proto, (void)peer;
     login->op.rc = TB_INVALID;
     if (tb_slice_eq(password, TB_SLICE("busy")))
         login->op.rc = TB_BUSY;
     else if (tb_slice_eq(password, TB_SLICE("secret")))
-        login->op.rc = tb_name_resolve(&the_store, cfg, name, &login->identity, &detail) == TB_OK ? TB_OK : TB_INVALID;
+        login->op.rc = tb_name_resolve(&the_store, s->env.cfg, name, &login->identity, &detail) == TB_OK ? TB_OK
+                                                                                                         : TB_INVALID;
     fly(&login->op);
 }
 
@@ -297,13 +302,29 @@ enum tb_sasl_step tb_sasl_next(struct tb_sasl *s, struct tb_slice line, const ch
     return SASL_READY;
 }
 
-enum tb_sasl_step tb_sasl_begin(struct tb_sasl *s, struct tb_slice mechanism, struct tb_slice initial,
-                                const char **challenge)
+enum tb_sasl_step tb_sasl_begin(struct tb_sasl *s, const struct tb_sasl_env *env, struct tb_slice mechanism,
+                                struct tb_slice initial, const char **challenge)
 {
+    s->env = *env;
     *challenge = "Zm9v";
     if (!tb_slice_ieq(mechanism, TB_SLICE("X")))
         return SASL_UNKNOWN;
     return initial.ptr ? tb_sasl_next(s, initial, challenge) : SASL_CHALLENGE;
+}
+
+enum tb_sasl_step tb_sasl_outcome(struct tb_sasl *s, enum tb_rc rc, const char **challenge)
+{
+    (void)s, (void)rc;
+    *challenge = "";
+    return SASL_DONE;
+}
+
+void tb_sasl_list(const struct tb_sasl_env *env, const char *prefix, struct tb_buf *out)
+{
+    (void)env;
+    tb_buf_char(out, ' ');
+    tb_buf_str(out, prefix);
+    tb_buf_str(out, "X");
 }
 
 void tb_sasl_wipe(struct tb_sasl *s)

@@ -118,8 +118,11 @@ void tb_mime_envelope_write(struct tb_buf *out, struct tb_mime_scratch *s, const
 bool tb_mime_message_id(struct tb_slice *value, struct tb_buf *out);
 /* tb_mime_references_write: the ids of References and In-Reply-To as tb_mime_result wants them. */
 void tb_mime_references_write(const struct tb_mime_fields *f, struct tb_buf *scratch, struct tb_buf *out);
-/* tb_mime_subject_base: RFC 5256 2.1. scratch is overwritten. */
-void tb_mime_subject_base(struct tb_slice subject, struct tb_buf *scratch, struct tb_buf *out);
+/*
+ * tb_mime_subject_base: append the base subject (RFC 5256 2.1). scratch is overwritten. true: it was the subject of a
+ * reply or forward (RFC 5256 3, REFERENCES).
+ */
+bool tb_mime_subject_base(struct tb_slice subject, struct tb_buf *scratch, struct tb_buf *out);
 
 /* ---- param.c: the values of Content-Type and Content-Disposition ---- */
 struct tb_mime_param {

@@ -251,7 +251,7 @@ static void top_header(struct tb_mime *m, const struct tb_mime_fields *f)
 {
     tb_mime_envelope_write(&m->envelope, &m->scratch, f, TB_MIME_TEXT_MAX);
     if (f->value[MIME_SUBJECT].ptr != NULL)
-        tb_mime_subject_base(f->value[MIME_SUBJECT], &m->scratch.text, &m->subject_base);
+        (void)tb_mime_subject_base(f->value[MIME_SUBJECT], &m->scratch.text, &m->subject_base);
     struct tb_slice id = f->value[MIME_MESSAGE_ID];
     if (id.ptr != NULL)
         (void)tb_mime_message_id(&id, &m->message_id); /* none: it stays empty */

@@ -50,15 +50,17 @@ static size_t refwd_len(struct tb_slice s)
 }
 
 /* RFC 5256 2.1 (2): subj-trailer = "(fwd)" / WSP. */
-static struct tb_slice strip_trailers(struct tb_slice s)
+static struct tb_slice strip_trailers(struct tb_slice s, bool *reply)
 {
     for (;;) {
         if (s.len > 0 && s.ptr[s.len - 1] == ' ')
             s.len--;
-        else if (s.len >= 5 && tb_slice_ieq(tb_slice_sub(s, s.len - 5, 5), TB_SLICE("(fwd)")))
+        else if (s.len >= 5 && tb_slice_ieq(tb_slice_sub(s, s.len - 5, 5), TB_SLICE("(fwd)"))) {
             s.len -= 5;
-        else
+            *reply = true;
+        } else {
             return s;
+        }
     }
 }
 
@@ -66,7 +68,7 @@ static struct tb_slice strip_trailers(struct tb_slice s)
  * RFC 5256 2.1 (3) to (5): leaders and blobs. A run of blobs without a refwd behind it falls blob by blob, but for the
  * last when nothing follows it; taking the run at once keeps this linear.
  */
-static struct tb_slice strip_leaders(struct tb_slice s)
+static struct tb_slice strip_leaders(struct tb_slice s, bool *reply)
 {
     for (;;) {
         s = skip_blanks(s);
@@ -78,19 +80,21 @@ static struct tb_slice strip_leaders(struct tb_slice s)
         }
         if ((n = refwd_len(after)) > 0) {
             s = skip(after, n);
+            *reply = true;
             continue;
         }
         return after.len > 0 ? after : last;
     }
 }
 
-static struct tb_slice base_of(struct tb_slice s)
+static struct tb_slice base_of(struct tb_slice s, bool *reply)
 {
     for (;;) {
-        s = strip_leaders(strip_trailers(s));
+        s = strip_leaders(strip_trailers(s, reply), reply);
         if (!tb_slice_istarts(s, TB_SLICE("[fwd:")) || s.ptr[s.len - 1] != ']')
             return s;
         s = tb_slice(s.ptr + 5, s.len - 6); /* (6) */
+        *reply = true;
     }
 }
 
@@ -106,18 +110,20 @@ static void squeeze(struct tb_buf *b)
     b->len = to;
 }
 
-void tb_mime_subject_base(struct tb_slice subject, struct tb_buf *scratch, struct tb_buf *out)
+bool tb_mime_subject_base(struct tb_slice subject, struct tb_buf *scratch, struct tb_buf *out)
 {
+    bool reply = false;
     scratch->len = 0;
     tb_header_text(tb_slice_sub(subject, 0, MIME_STRING_MAX), scratch);
     squeeze(scratch);
-    struct tb_slice base = base_of(tb_buf_all(scratch));
+    struct tb_slice base = base_of(tb_buf_all(scratch), &reply);
     if (base.len > MIME_BASE_MAX) {
         base.len = MIME_BASE_MAX;
         while (base.len > 0 && ((unsigned char)base.ptr[base.len] & 0xc0) == 0x80)
             base.len--;
     }
     tb_buf_slice(out, base);
+    return reply;
 }
 
 /* ---- message ids ---- */
@@ -189,19 +195,26 @@ void tb_mime_references_write(const struct tb_mime_fields *f, struct tb_buf *scr
     scratch->len = 0;
     while (tb_mime_message_id(&value, scratch))
         tb_mime_put_char(scratch, ' ');
+    if (scratch->len > 0)
+        scratch->len--;
+    size_t tab = scratch->len;
+    tb_mime_put_char(scratch, '\t');
     value = f->value[MIME_IN_REPLY_TO];
     for (int i = 0; i < REPLIED_MAX; i++) {
         size_t before = scratch->len;
         if (!tb_mime_message_id(&value, scratch))
             break;
-        struct tb_slice all = tb_buf_all(scratch);
-        if (id_in(tb_slice(all.ptr, before), skip(all, before)))
+        struct tb_slice all = tb_buf_all(scratch), id = skip(all, before);
+        if (id_in(tb_slice(all.ptr, tab), id) || id_in(tb_slice(all.ptr + tab + 1, before - tab - 1), id))
             scratch->len = before;
         else
             tb_mime_put_char(scratch, ' ');
     }
-    struct tb_slice ids = tb_buf_all(scratch);
-    if (ids.len > 0)
-        ids.len--;
-    put_bounded(ids, out);
+    if (scratch->failed) {
+        out->failed = true;
+        return;
+    }
+    scratch->len--; /* the last blank, or the tab with nothing behind it */
+    bool cut = scratch->len > MIME_REFERENCES_MAX && tab > 0;
+    put_bounded(tb_slice(scratch->ptr, cut ? tab : scratch->len), out);
 }

@@ -12,20 +12,31 @@
 #include <emmintrin.h>
 #endif
 
-/* One character that is not ASCII: compatibility decomposition with full case folding. */
+enum { SHARP_S = 0xdf, DOTLESS_I = 0x131 };
+
+/* The simple titlecase of UnicodeData.txt; utf8proc knows a capital for the sharp s, which that has not. */
+static utf8proc_int32_t title_of(uint32_t cp)
+{
+    return cp == SHARP_S ? SHARP_S : utf8proc_totitle((utf8proc_int32_t)cp);
+}
+
+/*
+ * One character that is not ASCII: titlecase, then compatibility decomposition with full case folding. What
+ * i;unicode-casemap takes for equal is folded to the same, and more ("ss" and a sharp s).
+ */
 static void fold_char(uint32_t cp, struct tb_buf *out)
 {
     utf8proc_int32_t folded[32];
     utf8proc_uint8_t text[4];
     int last = UTF8PROC_BOUNDCLASS_START;
-    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)cp, folded, TB_ARRAY_LEN(folded),
+    utf8proc_ssize_t n = utf8proc_decompose_char(title_of(cp), folded, TB_ARRAY_LEN(folded),
                                                  UTF8PROC_CASEFOLD | UTF8PROC_COMPAT | UTF8PROC_DECOMPOSE, &last);
     if (n < 0 || n > (utf8proc_ssize_t)TB_ARRAY_LEN(folded)) {
         folded[0] = (utf8proc_int32_t)cp;
         n = 1;
     }
     for (utf8proc_ssize_t i = 0; i < n; i++)
-        tb_buf_put(out, text, (size_t)utf8proc_encode_char(folded[i], text));
+        tb_buf_put(out, text, (size_t)utf8proc_encode_char(folded[i] == DOTLESS_I ? 'i' : folded[i], text));
 }
 
 /* Lower the ASCII bytes at the front into out, which has room for n. Returns how many there were. */
@@ -63,6 +74,39 @@ void tb_text_fold(struct tb_slice utf8, struct tb_buf *out)
             n += len == 0 ? 1 : len;
         }
         utf8 = tb_slice(utf8.ptr + n, utf8.len - n);
+    }
+}
+
+/* One character that is not ASCII: titlecase, then its whole decomposition. */
+static void casemap_char(uint32_t cp, struct tb_buf *out)
+{
+    utf8proc_int32_t parts[32], title = title_of(cp);
+    utf8proc_uint8_t text[4];
+    int last = UTF8PROC_BOUNDCLASS_START;
+    utf8proc_ssize_t n = utf8proc_decompose_char(title, parts, TB_ARRAY_LEN(parts),
+                                                 UTF8PROC_COMPAT | UTF8PROC_DECOMPOSE, &last);
+    if (n < 0 || n > (utf8proc_ssize_t)TB_ARRAY_LEN(parts)) {
+        parts[0] = title;
+        n = 1;
+    }
+    for (utf8proc_ssize_t i = 0; i < n; i++)
+        tb_buf_put(out, text, (size_t)utf8proc_encode_char(parts[i], text));
+}
+
+void tb_text_casemap(struct tb_slice utf8, struct tb_buf *out)
+{
+    uint32_t cp;
+    bool cut;
+    for (size_t i = 0; i < utf8.len;) {
+        char c = utf8.ptr[i];
+        if ((unsigned char)c < 0x80) {
+            tb_mime_put_char(out, c >= 'a' && c <= 'z' ? (char)(c - 32) : c);
+            i++;
+            continue;
+        }
+        size_t len = tb_utf8_decode(utf8.ptr + i, utf8.len - i, &cp, &cut);
+        casemap_char(len == 0 ? 0xfffd : cp, out);
+        i += len == 0 ? 1 : len;
     }
 }
 

@@ -30,9 +30,9 @@ struct tb_mime_result {   /* borrowed from the tb_mime, until it is reset or fre
     uint64_t header_size; /* up to and with the empty line; = size when there is none */
     struct tb_slice envelope, bodystructure, parts;
     struct tb_slice subject_base; /* RFC 5256 2.1 base subject, UTF-8 */
-    struct tb_slice
-        references; /* message ids of References and In-Reply-To, a space between, oldest first, bounded to 4 KiB */
-    struct tb_slice message_id; /* normalised, without <> */
+    struct tb_slice references;   /* message ids of References, a space between, oldest first; then a tab and
+                                     In-Reply-To's that are   not among them, if there are any; bounded to 4 KiB */
+    struct tb_slice message_id;   /* normalised, without <> */
 };
 
 /* tb_mime_new: NULL without memory. A scanner is reused by tb_mime_reset; it keeps its buffers (a few KiB). */
@@ -122,6 +122,8 @@ bool tb_date_civil_day(int year, int month, int day, int32_t *out);
 void tb_text_decode(enum tb_encoding enc, struct tb_slice charset, struct tb_slice bytes, struct tb_buf *out);
 /* tb_text_fold: Unicode simple case folding (utf8proc) for substring search, RFC 9051 6.4.4. */
 void tb_text_fold(struct tb_slice utf8, struct tb_buf *out);
+/* tb_text_casemap: i;unicode-casemap (RFC 5051 2): titlecase and decompose each character; compare the octets. */
+void tb_text_casemap(struct tb_slice utf8, struct tb_buf *out);
 bool tb_charset_known(struct tb_slice name);
 /*
  * tb_transfer_new: undo a transfer encoding piece by piece, charset untouched; NULL without memory. UNKNOWN passes

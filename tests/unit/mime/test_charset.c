@@ -157,6 +157,58 @@ static void fold(const char *in, const char *want)
     tb_buf_free(&b);
 }
 
+static void casemap(const char *in, const char *want)
+{
+    struct tb_buf b;
+    tb_buf_init(&b, 4096);
+    tb_text_casemap(tb_slice_str(in), &b);
+    assert_slice(tb_buf_all(&b), want);
+    tb_buf_free(&b);
+}
+
+/* RFC 5051 2: titlecase, then decomposition; the sharp s has no titlecase of its own, and dotless i is an I. */
+static void test_casemap(void **state)
+{
+    (void)state;
+    casemap("", "");
+    casemap("a_Z[1", "A_Z[1");
+    casemap("\xc3\xa4pfel", "A\xcc\x88PFEL");
+    casemap("\xc3\x9f", "\xc3\x9f");
+    casemap("\xc4\xb1", "I");
+    casemap("\xc7\x86", "Dz\xcc\x8c");    /* U+01C6, one letter: titlecase U+01C5, then D and z with caron ... */
+    casemap("\xef\xac\x81", "fi");        /* a ligature is decomposed, not titlecased */
+    casemap("\xe2\x84\xab", "A\xcc\x8a"); /* the Angstrom sign is decomposed twice */
+    casemap("x\xff", "X\xef\xbf\xbd");
+}
+
+/* What the collation takes for equal, the folding of SEARCH does too: no character shows otherwise. */
+static void test_casemap_folds(void **state)
+{
+    (void)state;
+    struct tb_buf mapped, folded, twice;
+    tb_buf_init(&mapped, 4096);
+    tb_buf_init(&folded, 4096);
+    tb_buf_init(&twice, 4096);
+    for (uint32_t cp = 1; cp < 0x110000; cp++) {
+        char s[4];
+        size_t n = cp < 0x80 ? 1 : cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+        if (cp >= 0xd800 && cp < 0xe000)
+            continue;
+        for (size_t i = n - 1, left = cp; n > 1 && i > 0; i--, left >>= 6)
+            s[i] = (char)(0x80 | (left & 0x3f));
+        s[0] = n == 1 ? (char)cp : (char)((0xf00 >> n & 0xff) | cp >> 6 * (n - 1));
+        mapped.len = folded.len = twice.len = 0;
+        tb_text_casemap(tb_slice(s, n), &mapped);
+        tb_text_fold(tb_slice(s, n), &folded);
+        tb_text_fold(tb_buf_all(&mapped), &twice);
+        if (!tb_slice_eq(tb_buf_all(&folded), tb_buf_all(&twice)))
+            fail_msg("U+%04X folds otherwise than its collation", cp);
+    }
+    tb_buf_free(&mapped);
+    tb_buf_free(&folded);
+    tb_buf_free(&twice);
+}
+
 static void test_fold(void **state)
 {
     (void)state;
@@ -201,8 +253,10 @@ static void test_utf8(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_base64),   cmocka_unit_test(test_qp),   cmocka_unit_test(test_charsets),
-        cmocka_unit_test(test_transfer), cmocka_unit_test(test_list), cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_base64),   cmocka_unit_test(test_qp),
+        cmocka_unit_test(test_charsets), cmocka_unit_test(test_transfer),
+        cmocka_unit_test(test_list),     cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_casemap),  cmocka_unit_test(test_casemap_folds),
         cmocka_unit_test(test_fold),     cmocka_unit_test(test_utf8),
     };
     (void)setup_scanner;

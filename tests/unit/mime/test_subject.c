@@ -60,11 +60,11 @@ static void test_references(void **state)
     (void)state;
     references("X: y", "");
     references("References: <a@b> <c@d>\r\n\t<e@f>", "a@b c@d e@f");
-    references("In-Reply-To: <a@b>", "a@b");
+    references("In-Reply-To: <a@b>", "\ta@b");
     references("References: <a@b> <c@d>\r\nIn-Reply-To: <c@d>", "a@b c@d");
-    references("In-Reply-To: <x@y>\r\nReferences: <a@b>", "a@b x@y");
+    references("In-Reply-To: <x@y>\r\nReferences: <a@b>", "a@b\tx@y");
     references("References: <\"a b\"@c> < d @ e > <> <f <g@h>", "ab@c d@e g@h");
-    references("In-Reply-To: Your message of Monday <a@b> (x)", "a@b");
+    references("In-Reply-To: Your message of Monday <a@b> (x)", "\ta@b");
     references("References: no ids", "");
 }
 

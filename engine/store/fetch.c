@@ -47,7 +47,8 @@ enum tb_rc tb_cached_get(struct tb_view *v, uint32_t uid, struct tb_cached *out)
     if (tb_codec_decompress(w->codec, head.dict, data, w->scratch, head.raw_len) != TB_OK)
         return TB_CORRUPT;
     struct tb_slice rest = tb_slice(w->scratch, head.raw_len);
-    if (!part_of(&rest, &out->envelope) || !part_of(&rest, &out->bodystructure) || !part_of(&rest, &out->parts))
+    if (!part_of(&rest, &out->envelope) || !part_of(&rest, &out->bodystructure) || !part_of(&rest, &out->parts) ||
+        !part_of(&rest, &out->subject_base) || !part_of(&rest, &out->references) || !part_of(&rest, &out->message_id))
         return TB_CORRUPT;
     return TB_OK;
 }

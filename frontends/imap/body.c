@@ -355,7 +355,8 @@ static enum imap_run begin(struct slot *x)
 {
     struct imap_session *s = x->window->s;
     struct imap_fetch *f = x->window->f;
-    struct tb_cached texts = {x->scanned.envelope, x->scanned.bodystructure, x->scanned.parts};
+    struct tb_cached texts = {
+        .envelope = x->scanned.envelope, .bodystructure = x->scanned.bodystructure, .parts = x->scanned.parts};
     if (!x->scan && (f->needs & NEEDS_CACHE)) {
         enum tb_rc rc = tb_cached_get(s->view, x->row.uid, &texts);
         if (rc == TB_BUSY || rc == TB_CORRUPT) { /* found out late: scan it after all */

@@ -6,35 +6,11 @@
  * The tree's depth is bounded by the parser, so the walks over it may recurse. A new key is a row in `keys`.
  * Thread: the connection's owner; parsing: any. RFC 3501 6.4.4, 7.2.5, 9 (search-key); RFC 5530 3 (LIMIT).
  */
-#include "imap_session.h"
-
-#include <tambo/search.h>
+#include "imap_search.h"
 
 enum { SEARCH_KEYS_MAX = 4096, SEARCH_STRING_MAX = 8 << 10 };
 static const char badcharset[] = "NO [BADCHARSET (US-ASCII UTF-8)] Only US-ASCII and UTF-8";
 static const char too_large[] = "NO [LIMIT] Search too large";
-
-enum { RETURN_MIN = 1, RETURN_MAX = 2, RETURN_ALL = 4, RETURN_COUNT = 8, RETURN_SAVE = 16, RETURN_PARTIAL = 32 };
-
-struct search_args {
-    struct tb_search_key *root;
-    struct tb_slice tag;
-    uint32_t keys;
-    bool extended;                        /* RETURN was there */
-    uint8_t wants;                        /* RETURN_... */
-    bool from_end;                        /* PARTIAL counts from the end */
-    uint32_t partial_first, partial_last; /* as sent, in order, without sign */
-    bool modseq;                          /* a MODSEQ key: the answer tells the highest one found */
-    /* run */
-    uint64_t highest;
-    struct tb_search *search; /* owned */
-    struct tb_op op;
-    struct imap_session *s;
-    bool stepping, found, line_begun;
-    struct tb_uidset told; /* owned: the numbers that ESEARCH lists after ALL or PARTIAL */
-    size_t range;          /* where writing is: a range of what was found ... */
-    uint64_t uid;          /* ... and the next UID in it; 0: at its beginning */
-};
 
 /* A sequence set before it is resolved; key->set stands for it until the command runs. */
 struct unresolved {
@@ -44,9 +20,9 @@ struct unresolved {
 
 /* ---- the grammar ---- */
 
-static struct tb_search_key *search_key(struct imap_parser *p, struct search_args *a);
+static struct tb_search_key *search_key(struct imap_parser *p, struct imap_search *a);
 
-static struct tb_search_key *new_key(struct imap_parser *p, struct search_args *a, enum tb_search_op op)
+static struct tb_search_key *new_key(struct imap_parser *p, struct imap_search *a, enum tb_search_op op)
 {
     struct tb_search_key *k = tb_arena_alloc(p->arena, sizeof *k);
     if (!k || ++a->keys > SEARCH_KEYS_MAX) {
@@ -79,24 +55,24 @@ static struct tb_slice key_text(struct imap_parser *p)
     return s;
 }
 
-static void arg_none(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_none(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)p;
     (void)a;
     (void)k;
 }
-static void arg_text(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_text(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
     k->text = key_text(p);
 }
-static void arg_header(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_header(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
     k->name = key_text(p);
     k->text = key_text(p);
 }
-static void arg_date(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_date(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     int32_t day = 0;
     (void)a;
@@ -104,30 +80,30 @@ static void arg_date(struct imap_parser *p, struct search_args *a, struct tb_sea
     (void)imap_date(p, &day);
     k->number = day;
 }
-static void arg_number(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_number(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
     imap_sp(p);
     k->number = imap_number(p);
 }
-static void arg_uids(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_uids(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
     imap_sp(p);
     key_set(p, k);
 }
-static void arg_keyword(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_keyword(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
     imap_sp(p);
     k->text = imap_atom(p);
 }
-static void arg_key(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_key(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     imap_sp(p);
     k->first = search_key(p, a);
 }
-static void arg_two_keys(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_two_keys(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     arg_key(p, a, k);
     imap_sp(p);
@@ -138,7 +114,7 @@ static void arg_two_keys(struct imap_parser *p, struct search_args *a, struct tb
 
 /* search-modsequence = "MODSEQ" [SP entry-name SP entry-type-req] SP mod-sequence-valzer (RFC 7162 3.1.5); every entry
  * shares one mod-sequence */
-static void arg_modseq(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_modseq(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     imap_sp(p);
     if (imap_at(p, '"')) {
@@ -155,26 +131,26 @@ static void arg_modseq(struct imap_parser *p, struct search_args *a, struct tb_s
 }
 
 /* RFC 8474 6: objectid */
-static void arg_emailid(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_emailid(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
     imap_sp(p);
     k->text = imap_astring(p);
 }
-static void arg_threadid(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_threadid(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     arg_emailid(p, a, k);
     k->text = (struct tb_slice){0}; /* no message is in a thread */
 }
 /* RFC 5032 3: nz-number of seconds */
-static void arg_interval(struct imap_parser *p, struct search_args *a, struct tb_search_key *k)
+static void arg_interval(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
     imap_sp(p);
     k->number = imap_nz_number(p);
 }
 
-typedef void arg_fn(struct imap_parser *p, struct search_args *a, struct tb_search_key *k);
+typedef void arg_fn(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k);
 
 static const struct search_word {
     const char *name;
@@ -230,7 +206,7 @@ static const struct search_word {
     {"YOUNGER", TB_SEARCH_YOUNGER, false, 0, NULL, arg_interval},
 };
 
-static struct tb_search_key *word_key(struct imap_parser *p, struct search_args *a, const struct search_word *w)
+static struct tb_search_key *word_key(struct imap_parser *p, struct imap_search *a, const struct search_word *w)
 {
     struct tb_search_key *k = new_key(p, a, w->op);
     if (!k)
@@ -248,7 +224,7 @@ static struct tb_search_key *word_key(struct imap_parser *p, struct search_args 
 }
 
 /* search-key *(SP search-key), all of which must hold; ends at ")" or the end of the line. */
-static struct tb_search_key *key_list(struct imap_parser *p, struct search_args *a)
+static struct tb_search_key *key_list(struct imap_parser *p, struct imap_search *a)
 {
     struct tb_search_key *all = new_key(p, a, TB_SEARCH_AND);
     if (!all)
@@ -262,7 +238,7 @@ static struct tb_search_key *key_list(struct imap_parser *p, struct search_args 
 }
 
 /* search-key = "ALL" / ... / sequence-set / "(" search-key *(SP search-key) ")" */
-static struct tb_search_key *search_key(struct imap_parser *p, struct search_args *a)
+static struct tb_search_key *search_key(struct imap_parser *p, struct imap_search *a)
 {
     struct tb_search_key *k = NULL;
     if (p->failed || !imap_deeper(p))
@@ -289,7 +265,7 @@ static struct tb_search_key *search_key(struct imap_parser *p, struct search_arg
 }
 
 /* partial-range = nz-number ":" nz-number / "-" nz-number ":" "-" nz-number (RFC 9394 3.1) */
-static void partial_range(struct imap_parser *p, struct search_args *a)
+static void partial_range(struct imap_parser *p, struct imap_search *a)
 {
     imap_sp(p);
     a->from_end = imap_try(p, '-');
@@ -304,7 +280,7 @@ static void partial_range(struct imap_parser *p, struct search_args *a)
 
 /* search-return-opts = SP "RETURN" SP "(" [search-return-opt *(SP search-return-opt)] ")"; () means ALL (RFC 4731 3.1)
  */
-static void return_options(struct imap_parser *p, struct search_args *a)
+static void return_options(struct imap_parser *p, struct imap_search *a)
 {
     static const struct {
         const char *name;
@@ -337,28 +313,45 @@ static void return_options(struct imap_parser *p, struct search_args *a)
         a->wants = RETURN_ALL;
 }
 
-/* search = "SEARCH" [search-return-opts] [SP "CHARSET" SP astring] 1*(SP search-key) */
-void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
+void imap_search_return(struct imap_parser *p, struct imap_search *a)
 {
-    struct search_args *a = tb_arena_alloc(p->arena, sizeof *a);
-    cmd->args = a;
-    imap_sp(p);
-    if (!a)
-        return;
-    a->tag = cmd->tag;
     struct imap_parser opts = *p;
     if (tb_slice_ieq(imap_word(&opts), TB_SLICE("RETURN")) && imap_at(&opts, ' ')) {
         return_options(&opts, a);
         *p = opts;
     }
+}
+
+static void known_charset(struct imap_parser *p, struct tb_slice charset)
+{
+    if (!p->failed && !tb_slice_ieq(charset, TB_SLICE("UTF-8")) && !tb_slice_ieq(charset, TB_SLICE("US-ASCII")))
+        imap_fail(p, badcharset);
+}
+
+void imap_search_criteria(struct imap_parser *p, struct imap_search *a)
+{
+    known_charset(p, imap_astring(p));
+    imap_sp(p);
+    a->root = key_list(p, a);
+}
+
+/* search = "SEARCH" [search-return-opts] [SP "CHARSET" SP astring] 1*(SP search-key) */
+void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct imap_search *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    if (!a)
+        return;
+    a->tag = cmd->tag;
+    imap_search_return(p, a);
     struct imap_parser look = *p;
     if (tb_slice_ieq(imap_word(&look), TB_SLICE("CHARSET"))) {
         imap_sp(&look);
         struct tb_slice charset = imap_astring(&look);
         imap_sp(&look);
         *p = look;
-        if (!p->failed && !tb_slice_ieq(charset, TB_SLICE("UTF-8")) && !tb_slice_ieq(charset, TB_SLICE("US-ASCII")))
-            imap_fail(p, badcharset);
+        known_charset(p, charset);
     }
     a->root = key_list(p, a);
 }
@@ -385,34 +378,43 @@ static enum tb_rc resolve(struct imap_session *s, struct tb_search_key *k)
     return TB_OK;
 }
 
-static void search_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+void imap_search_end(struct imap_search *a)
 {
-    struct search_args *a = cmd->args;
-    s->mid_response = false;
     if (a->search)
         tb_search_end(a->search);
     a->search = NULL;
     tb_uidset_free(&a->told);
 }
 
+static void search_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    s->mid_response = false;
+    imap_search_end(cmd->args);
+}
+
 static void step_done(struct tb_op *op)
 {
-    struct search_args *a = op->user;
+    struct imap_search *a = op->user;
     a->stepping = false;
     tb_conn_resume(a->s->conn);
 }
 
-static enum imap_run search_step(struct imap_session *s, struct search_args *a)
+struct tb_op *imap_search_op(struct imap_session *s, struct imap_search *a)
 {
     a->s = s;
     a->stepping = true;
     a->op = (struct tb_op){.done = step_done, .user = a};
-    tb_search_step(a->search, &a->op);
+    return &a->op;
+}
+
+static enum imap_run search_step(struct imap_session *s, struct imap_search *a)
+{
+    tb_search_step(a->search, imap_search_op(s, a));
     return RUN_WAIT;
 }
 
 /* put_found: "* SEARCH" and the numbers, as far as the peer reads. RUN_DONE: all of them. */
-static enum imap_run put_found(struct imap_session *s, struct search_args *a, bool uid)
+static enum imap_run put_found(struct imap_session *s, struct imap_search *a, bool uid)
 {
     const struct tb_uidset *found = tb_search_found(a->search);
     if (!a->line_begun)
@@ -471,28 +473,38 @@ static void pick(const struct tb_uidset *from, uint64_t first, uint64_t last, st
     }
 }
 
-static void pick_partial(const struct search_args *a, const struct tb_uidset *from, struct tb_uidset *out)
+bool imap_search_window(const struct imap_search *a, uint64_t count, uint64_t *first, uint64_t *last)
 {
-    uint64_t count = tb_uidset_count(from), first = a->partial_first, last = a->partial_last;
+    *first = a->partial_first;
+    *last = a->partial_last;
+    if (*first > count)
+        return false;
+    if (*last > count)
+        *last = count;
     if (a->from_end) {
-        if (first > count)
-            return;
-        uint64_t low = last < count ? count - last + 1 : 1;
-        last = count - first + 1;
-        first = low;
+        uint64_t low = count - *last + 1;
+        *last = count - *first + 1;
+        *first = low;
     }
-    pick(from, first, last, out);
+    return true;
+}
+
+static void pick_partial(const struct imap_search *a, const struct tb_uidset *from, struct tb_uidset *out)
+{
+    uint64_t first, last;
+    if (imap_search_window(a, tb_uidset_count(from), &first, &last))
+        pick(from, first, last, out);
 }
 
 /* ends_only: MIN and MAX are all that is asked: they alone are saved and tell the mod-sequence (RFC 5182 2.4,
  * 7162 3.1.10). */
-static bool ends_only(const struct search_args *a)
+static bool ends_only(const struct imap_search *a)
 {
     return (a->wants & (RETURN_MIN | RETURN_MAX)) && !(a->wants & (RETURN_ALL | RETURN_COUNT | RETURN_PARTIAL));
 }
 
 /* subject: the UIDs that SAVE and MODSEQ are about. */
-static void subject(const struct search_args *a, const struct tb_uidset *found, struct tb_uidset *out)
+static void subject(const struct imap_search *a, const struct tb_uidset *found, struct tb_uidset *out)
 {
     uint64_t count = tb_uidset_count(found);
     if (a->wants & RETURN_PARTIAL) {
@@ -525,8 +537,25 @@ static void put_number(struct imap_session *s, const char *name, uint64_t v)
     imap_put_u64(&s->out, v);
 }
 
+void imap_esearch_open(struct imap_session *s, const struct imap_search *a, bool uid)
+{
+    imap_puts(&s->out, "* ESEARCH (TAG ");
+    imap_put_string(&s->out, a->tag);
+    imap_puts(&s->out, uid ? ") UID" : ")");
+}
+
+void imap_esearch_partial(struct imap_session *s, const struct imap_search *a)
+{
+    const char *sign = a->from_end ? "-" : "";
+    imap_puts(&s->out, " PARTIAL (");
+    put_number(s, sign, a->partial_first);
+    imap_puts(&s->out, ":");
+    put_number(s, sign, a->partial_last);
+    imap_puts(&s->out, " ");
+}
+
 /* esearch_begin: everything but the list; false without memory. */
-static bool esearch_begin(struct imap_session *s, struct search_args *a, bool uid)
+static bool esearch_begin(struct imap_session *s, struct imap_search *a, bool uid)
 {
     const struct tb_uidset *found = tb_search_found(a->search);
     struct tb_uidset all, about;
@@ -539,9 +568,7 @@ static bool esearch_begin(struct imap_session *s, struct search_args *a, bool ui
     bool good = !all.failed && !about.failed && !a->told.failed;
     uint64_t count = tb_uidset_count(&all);
     if (good && (a->wants & ~RETURN_SAVE) != 0) {
-        imap_puts(&s->out, "* ESEARCH (TAG ");
-        imap_put_string(&s->out, a->tag);
-        imap_puts(&s->out, uid ? ") UID" : ")");
+        imap_esearch_open(s, a, uid);
         if (count > 0 && a->wants & RETURN_MIN)
             put_number(s, " MIN ", all.v[0].first);
         if (count > 0 && a->wants & RETURN_MAX)
@@ -552,12 +579,9 @@ static bool esearch_begin(struct imap_session *s, struct search_args *a, bool ui
             put_number(s, " MODSEQ ", highest_of(s, &about));
     }
     if (good && a->wants & RETURN_PARTIAL) {
-        const char *sign = a->from_end ? "-" : "";
-        imap_puts(&s->out, " PARTIAL (");
-        put_number(s, sign, a->partial_first);
-        imap_puts(&s->out, ":");
-        put_number(s, sign, a->partial_last);
-        imap_puts(&s->out, a->told.n > 0 ? " " : " NIL");
+        imap_esearch_partial(s, a);
+        if (a->told.n == 0)
+            imap_puts(&s->out, "NIL");
     } else if (good && a->wants & RETURN_ALL && count > 0) {
         imap_puts(&s->out, " ALL ");
         a->told = all;
@@ -574,7 +598,7 @@ static bool esearch_begin(struct imap_session *s, struct search_args *a, bool ui
 }
 
 /* put_esearch: RFC 4466 2.6.2, RFC 9051 7.3.4. RUN_DONE: all of it. */
-static enum imap_run put_esearch(struct imap_session *s, struct search_args *a, bool uid)
+static enum imap_run put_esearch(struct imap_session *s, struct imap_search *a, bool uid)
 {
     if (!a->line_begun && !esearch_begin(s, a, uid)) {
         a->op.rc = TB_LIMIT;
@@ -596,46 +620,56 @@ static enum imap_run put_esearch(struct imap_session *s, struct search_args *a, 
     return RUN_DONE;
 }
 
-/* search_failed: the answer is NO, so what was saved before is gone (RFC 5182 2.1). */
-static enum imap_run search_failed(struct imap_session *s, struct imap_cmd *cmd, enum tb_rc rc)
+enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, const struct imap_search *a,
+                                 enum tb_rc rc)
 {
-    const struct search_args *a = cmd->args;
     if (a->wants & RETURN_SAVE)
         tb_uidset_free(&s->saved);
-    return imap_reply_rc(cmd, rc);
+    return rc == TB_INVALID ? imap_reply(cmd, "BAD No such message") : imap_reply_rc(cmd, rc);
 }
 
-static enum imap_run search_start(struct imap_session *s, struct imap_cmd *cmd, struct search_args *a)
+static enum tb_rc search_start(struct imap_session *s, struct imap_search *a)
 {
-    cmd->cleanup = search_cleanup;
     tb_uidset_init(&a->told);
     if (a->modseq)
         imap_condstore(s);
     enum tb_rc rc = resolve(s, a->root);
-    if (rc == TB_INVALID)
-        return imap_reply(cmd, "BAD No such message");
     if (rc == TB_OK)
         rc = tb_search_begin(s->view, a->root, tb_io_wall_s(tb_worker_io(tb_conn_worker(s->conn))), &a->search);
-    return rc == TB_OK ? search_step(s, a) : search_failed(s, cmd, rc);
+    return rc;
+}
+
+enum imap_run imap_search_find(struct imap_session *s, struct imap_search *a, enum tb_rc *rc)
+{
+    if (a->stepping)
+        return RUN_WAIT;
+    *rc = TB_OK;
+    if (!a->search) {
+        *rc = search_start(s, a);
+        return *rc == TB_OK ? search_step(s, a) : RUN_DONE;
+    }
+    if (a->found)
+        return RUN_DONE;
+    *rc = a->op.rc;
+    if (*rc == TB_OK && a->op.result != 0)
+        return search_step(s, a);
+    a->found = true;
+    return RUN_DONE;
 }
 
 enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
 {
-    struct search_args *a = cmd->args;
+    struct imap_search *a = cmd->args;
     bool uid = cmd->verb->flags & VERB_UID;
-    if (a->stepping)
-        return RUN_WAIT;
-    if (!a->search)
-        return search_start(s, cmd, a);
-    if (!a->found) {
-        if (a->op.rc != TB_OK)
-            return search_failed(s, cmd, a->op.rc);
-        if (a->op.result != 0)
-            return search_step(s, a);
-        a->found = true;
-    }
-    enum imap_run r = a->extended ? put_esearch(s, a, uid) : put_found(s, a, uid);
+    enum tb_rc rc;
+    cmd->cleanup = search_cleanup;
+    enum imap_run r = imap_search_find(s, a, &rc);
     if (r != RUN_DONE)
         return r;
-    return a->op.rc == TB_OK ? imap_reply(cmd, "OK SEARCH completed") : search_failed(s, cmd, a->op.rc);
+    if (rc != TB_OK)
+        return imap_search_failed(s, cmd, a, rc);
+    r = a->extended ? put_esearch(s, a, uid) : put_found(s, a, uid);
+    if (r != RUN_DONE)
+        return r;
+    return a->op.rc == TB_OK ? imap_reply(cmd, "OK SEARCH completed") : imap_search_failed(s, cmd, a, a->op.rc);
 }

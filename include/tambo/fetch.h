@@ -6,9 +6,9 @@
 
 #include <tambo/mailbox.h>
 
-struct tb_cached {
-    struct tb_slice envelope, bodystructure,
-        parts; /* arena or a worker scratch: valid until the next tb_cached_get on this worker */
+struct tb_cached { /* a worker's scratch: valid until the next tb_cached_get on this worker */
+    struct tb_slice envelope, bodystructure, parts;
+    struct tb_slice subject_base, references, message_id; /* as in struct tb_mime_result */
 };
 /*
  * tb_cached_get: the stored envelope, bodystructure and parts of a message. Never waits; about 1 us.

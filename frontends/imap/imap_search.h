@@ -1,0 +1,56 @@
+/*
+ * imap_search.h: what SEARCH, SORT and THREAD share: the search program as parsed, the return options, the search in
+ * steps. The grammar and the search are search.c's; sort.c and thread.c order what was found.
+ */
+#ifndef TB_IMAP_SEARCH_H
+#define TB_IMAP_SEARCH_H
+
+#include <tambo/search.h>
+
+#include "imap_session.h"
+
+enum { RETURN_MIN = 1, RETURN_MAX = 2, RETURN_ALL = 4, RETURN_COUNT = 8, RETURN_SAVE = 16, RETURN_PARTIAL = 32 };
+
+struct imap_search {
+    struct tb_search_key *root;
+    struct tb_slice tag;
+    uint32_t keys;
+    bool extended;                        /* RETURN was there */
+    uint8_t wants;                        /* RETURN_... */
+    bool from_end;                        /* PARTIAL counts from the end */
+    uint32_t partial_first, partial_last; /* as sent, in order, without sign */
+    bool modseq;                          /* a MODSEQ key: the answer tells the highest one found */
+    /* run */
+    uint64_t highest;
+    struct tb_search *search; /* owned */
+    struct tb_op op;          /* of the step under way, or of the last one */
+    struct imap_session *s;
+    bool stepping, found, line_begun;
+    struct tb_uidset told; /* owned: the numbers that ESEARCH lists after ALL or PARTIAL */
+    size_t range;          /* where writing is: a range of what was found ... */
+    uint64_t uid;          /* ... and the next UID in it; 0: at its beginning */
+};
+
+/* imap_search_return: ["RETURN" SP "(" options ")" SP], RFC 4466 2.6.1. */
+void imap_search_return(struct imap_parser *p, struct imap_search *a);
+/* imap_search_criteria: charset 1*(SP search-key), RFC 5256 5. */
+void imap_search_criteria(struct imap_parser *p, struct imap_search *a);
+/*
+ * imap_search_find: search as far as it goes. RUN_DONE: *rc says how it ended, and tb_search_found(a->search) what was
+ * found; RUN_WAIT: call again. INVALID: a sequence number that does not exist.
+ */
+enum imap_run imap_search_find(struct imap_session *s, struct imap_search *a, enum tb_rc *rc);
+/* imap_search_op: the op for the next step of a search, a sort or a thread; the connection goes on when it is done. */
+struct tb_op *imap_search_op(struct imap_session *s, struct imap_search *a);
+void imap_search_end(struct imap_search *a);
+/* imap_search_failed: the tagged NO or BAD; what was saved before is gone (RFC 5182 2.1). */
+enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, const struct imap_search *a,
+                                 enum tb_rc rc);
+/* imap_esearch_open: "* ESEARCH (TAG "tag")", and " UID". */
+void imap_esearch_open(struct imap_session *s, const struct imap_search *a, bool uid);
+/* imap_esearch_partial: " PARTIAL (first:last ", as it was asked for. */
+void imap_esearch_partial(struct imap_session *s, const struct imap_search *a);
+/* imap_search_window: the places, counted from 1, that PARTIAL means among count; false: none. */
+bool imap_search_window(const struct imap_search *a, uint64_t count, uint64_t *first, uint64_t *last);
+
+#endif

@@ -116,7 +116,7 @@ static void test_fields(void **state)
     scan_str("Cc: a@b\r\nSubject: q\"\\\r\nCC: c@d\r\nIn-Reply-To: <x@y>\r\n\r\n");
     assert_slice(result.envelope, "(NIL \"q\\\"\\\\\" NIL NIL NIL NIL ((NIL NIL \"a\" \"b\")(NIL NIL \"c\" \"d\")) NIL "
                                   "\"<x@y>\" NIL)");
-    assert_slice(result.references, "x@y");
+    assert_slice(result.references, "\tx@y");
     scan(TB_SLICE("Subject: a\0b\rc\r\nDate: \xff\r\n\r\n"));
     assert_slice(result.envelope, "({1}\r\n\xff \"a?b c\" NIL NIL NIL NIL NIL NIL NIL NIL)");
     scan_str("");

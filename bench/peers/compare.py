@@ -104,12 +104,21 @@ class Tambo:
     def start(self):
         subprocess.run([str(self.bin / "tambo"), "init", str(self.dir), "--hostname", "mail." + DOMAIN,
                         "--port-offset", str(self.offset)], check=True, stdout=subprocess.DEVNULL)
-        accounts = self.dir / "accounts.passwd"
-        accounts.write_text("".join(f"u{n:04d}@{DOMAIN}:{{PLAIN}}{PASSWORD}::::::\n" for n in range(1, USERS + 1)))
         # Every round sends the same mail to the same accounts: each message is to be stored, not recognised.
         with open(self.dir / "tambo.conf", "a", encoding="utf-8") as conf:
             conf.write("\ndedup = false\n")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(self.dir / "log", "w") as log:
+        self.serve()
+        self.import_accounts()
+
+    def import_accounts(self):
+        accounts = self.dir / "accounts.passwd"
+        accounts.write_text("".join(f"u{n:04d}@{DOMAIN}:{{PLAIN}}{PASSWORD}::::::\n" for n in range(1, USERS + 1)))
+        self.tambo("account", "import", str(accounts), stdout=subprocess.DEVNULL)
+
+    def serve(self):
+        """The daemon, when it is ready."""
+        (self.dir / "ready").unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(self.dir / "log", "a") as log:
             ready.bind(str(self.dir / "ready"))
             ready.settimeout(READY_S)
             self.process = subprocess.Popen([str(self.bin / "tambod"), "-c", str(self.dir / "tambo.conf")], stderr=log,
@@ -120,7 +129,6 @@ class Tambo:
             except TimeoutError:
                 fail(f"tambod does not start, see {self.dir}/log")
         self.pid, self.lmtp, self.imap = self.process.pid, str(24 + self.offset), str(143 + self.offset)
-        self.tambo("account", "import", str(accounts), stdout=subprocess.DEVNULL)
 
     def stop(self):
         if self.process is None:

@@ -73,7 +73,8 @@ void tb_suspect_clear(struct tb_io *io, const char *shard_dir)
 struct looking {
     struct tb_io *io;
     int fd;
-    char first[200]; /* finding */
+    char first[200];  /* finding */
+    uint64_t applied; /* of the state row, once it was met */
 };
 
 static int64_t look_read(void *user, void *buf, size_t len, uint64_t offset)
@@ -88,6 +89,43 @@ static void look_damage(void *user, enum tb_db db, const char *what)
     if (l->first[0] == '\0')
         (void)snprintf(l->first, sizeof(l->first), "%s%s%.150s", db < TB_DBS ? tb_index_db_name(db) : "",
                        db < TB_DBS ? ": " : "", what);
+}
+
+static void look_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_slice value)
+{
+    struct looking *l = user;
+    struct tb_disk_state state;
+    if (db != TB_DB_STATE || value.len < sizeof(state) || key.len != 5 || memcmp(key.ptr, "state", 5) != 0)
+        return;
+    memcpy(&state, value.ptr, sizeof(state));
+    l->applied = state.applied;
+}
+
+/*
+ * index_reach: how far the log was in the index, by the older of its two snapshots: that one was confirmed (S5). For
+ * when the checkpoint record does not say it. 0: the index does not either.
+ */
+static uint64_t index_reach(struct tb_io *io, const char *shard_dir)
+{
+    enum { PAGE = 4096, META_LEAD = 16, TXNID_AT = 128 };
+    uint8_t meta[2][TB_META_BYTES];
+    char path[PATH_LONG];
+    path_of(shard_dir, "index.mdb", path);
+    struct looking l = {.io = io, .fd = tb_io_file_open(io, path, TB_OPEN_READ)};
+    struct tb_walk_config cfg = {.user = &l, .read = look_read, .entry = look_entry, .damage = look_damage};
+    bool there = l.fd >= 0;
+    for (uint64_t i = 0; i < 2; i++)
+        there = there && tb_io_pread(io, l.fd, meta[i], TB_META_BYTES, i * PAGE + META_LEAD) == TB_META_BYTES;
+    size_t older = there && tb_get_le64(meta[0] + TXNID_AT) > tb_get_le64(meta[1] + TXNID_AT);
+    for (size_t i = 0; there && i < 2 && l.applied == 0; i++) {
+        struct tb_walk *w = tb_walk_new(&cfg, meta[older ^ i]);
+        while (w != NULL && tb_walk_step(w, 4096) && l.applied == 0)
+            ;
+        tb_walk_free(w);
+    }
+    if (l.fd >= 0)
+        (void)tb_io_file_close(io, l.fd); /* read only */
+    return l.applied;
 }
 
 /* walk_file: the pages of one file. */
@@ -156,7 +194,7 @@ static enum tb_rc log_gives(const struct tb_log_config *cfg, struct tb_log_mark 
     tb_log_close(log);
     if (rc == TB_OK && end.end < need)
         rc = tb_error_set(err, TB_CORRUPT, 0,
-                          "log %s ends at position %llu, but the index held it up to %llu: what is missing was "
+                          "log %s ends at position %llu, but it went on to %llu at least: what is missing was "
                           "acknowledged; restore a backup",
                           cfg->dir, (unsigned long long)end.end, (unsigned long long)need);
     return rc;
@@ -207,7 +245,8 @@ static enum tb_rc from_nothing(struct tb_io *io, const struct tb_log_config *cfg
                             "backup",
                             cfg->dir);
     struct tb_log_mark from = {.end = cfg->segment_bytes + (cfg->pad_bytes > TB_BLOCK ? cfg->pad_bytes : TB_BLOCK)};
-    enum tb_rc rc = log_gives(cfg, from, need, err);
+    /* if nothing says how far it went, one frame at least: an empty log cannot be told from a lost one */
+    enum tb_rc rc = log_gives(cfg, from, need > 0 ? need : from.end + 1, err);
     if (rc != TB_OK)
         return rc;
     tb_log(TB_LOG_WARN, "shard=%u its index is made again from the whole log", cfg->shard);
@@ -292,8 +331,10 @@ enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, c
     path_of(shard_dir, "index.mdb.new", fresh);
     (void)tb_io_unlink(io, fresh); /* debris of an attempt that a crash ended */
     forget_lock(io, shard_dir, "index.mdb.new-lock");
-    if (ckpt_read(io, shard_dir, &was, &why) != TB_OK)
+    if (ckpt_read(io, shard_dir, &was, &why) != TB_OK) {
         memset(&was, 0, sizeof(was));
+        was.applied = index_reach(io, shard_dir);
+    }
     enum tb_rc rc = from_copy(io, cfg, shard_dir, fresh, was.applied, &ckpt, err);
     if (rc == TB_NOTFOUND || rc == TB_CORRUPT)
         rc = from_nothing(io, cfg, fresh, was.applied, &ckpt, err);

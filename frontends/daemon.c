@@ -394,6 +394,7 @@ static bool open_store(struct daemon *d, int *code, struct tb_error *err)
                                  .retention_junk_days = cfg->retention_junk_days,
                                  .copy_log_bytes = cfg->index_copy_log_bytes,
                                  .copy_hours = cfg->index_copy_hours,
+                                 .serve_rest = true,
                                  .no_dedup = !cfg->dedup,
                                  .gc_rate = cfg->gc_rate,
                                  .gc_min_dead = cfg->gc_min_dead,

@@ -122,6 +122,13 @@ static void rebuild_failed(struct tb_shard *s, enum tb_rc rc)
     pause_begin(s);
 }
 
+void tb_revive_absent(struct tb_shard *s, enum tb_rc rc, const struct tb_error *err)
+{
+    s->reason = *err;
+    s->failed_ns = tb_io_now_ns(s->worker->io);
+    rebuild_failed(s, rc);
+}
+
 static void rebuilt(struct tb_op *op)
 {
     struct tb_shard *s = op->user;

@@ -339,6 +339,10 @@ enum tb_rc tb_shard_open(struct tb_worker *w, uint32_t number, struct tb_shard *
                                           : tb_error_set(err, TB_LIMIT, ENOMEM, "shard %u", number);
     if (rc == TB_OK)
         rc = tb_shard_serve(s, err);
+    if (rc != TB_OK && rc != TB_LIMIT && number > 0 && w->store->cfg.serve_rest) {
+        tb_revive_absent(s, rc, err);
+        rc = TB_OK;
+    }
     if (rc != TB_OK) {
         tb_shard_close(s);
         return rc;

@@ -306,6 +306,8 @@ int64_t tb_due(const struct tb_shard *s); /* when what is deleted now leaves the
 void tb_revive_begin(struct tb_shard *s, const struct tb_error *err);
 void tb_revive(struct tb_shard *s);
 void tb_revive_stop(struct tb_shard *s);
+/* tb_revive_absent: it could not be opened at the start, for this reason: down, or tried again. */
+void tb_revive_absent(struct tb_shard *s, enum tb_rc rc, const struct tb_error *err);
 const char *tb_shard_state_text(const struct tb_shard *s);
 
 /* store.c: R2: a new epoch, durable. Any thread. */

@@ -38,6 +38,7 @@ struct tb_store_config {
     uint32_t workers;              /* 1..shards */
     uint64_t checkpoint_log_bytes; /* 0: 32 MiB */
     uint32_t checkpoint_ms;        /* 0: 5000 */
+    bool serve_rest;               /* a shard that cannot be opened is down, and the others serve: tb_worker_open */
     bool no_dedup;                 /* store a body that an account has already once more */
     uint64_t train_after;          /* messages in a shard until a dictionary is first trained on them; 0: 10,000 */
     uint32_t retention_trash_days; /* messages leave mailboxes of this special use after; 0: never */
@@ -71,7 +72,9 @@ void tb_store_formats(uint32_t *oldest, uint32_t *newest);
  * tb_worker_open: recover and open the shards of worker `index` on the calling thread, which owns them from now on.
  * Blocks for at most a second per shard (replay of at most checkpoint_log_bytes). The daemon calls it on each worker
  * thread, the tools in turn. CORRUPT: damage that must not be guessed away (err names the file, the position and the
- * repair).
+ * repair). With serve_rest, a shard other than the first that is damaged or cannot be read is no error: it is down, or
+ * tried again later, as one that failed while it served (tb_store_serves, tb_shard_stat). The first one holds the
+ * directory: without it nobody could be told from a stranger.
  */
 enum tb_rc tb_worker_open(struct tb_store *store, uint32_t index, struct tb_io *io, struct tb_worker **out,
                           struct tb_error *err) TB_USE_RESULT;

@@ -8,9 +8,12 @@ they found. Last line: "N passed, M failed".
 """
 import argparse
 import glob
+import json
 import os
+import shutil
 import signal
 import struct
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -107,6 +110,85 @@ def run(daemon, checks):
         daemon.stop()
 
 
+def spoil(daemon, shard):
+    """Both slots of the shard's CKPT and the start of its log: nothing of it can be opened or made again."""
+    folder = os.path.join(store(daemon), "shard-%02x" % shard)
+    for name, places in (("CKPT", (40, 65536 + 40)), ("log/00000001.seg", range(4096, 16384, 64))):
+        with open(os.path.join(folder, name), "r+b") as f:
+            for at in places:
+                f.seek(at)
+                byte = f.read(1)
+                f.seek(at)
+                f.write(bytes([byte[0] ^ 0x10]))
+
+
+def refused(daemon, name):
+    """Its login and mail to it: later."""
+    with wire.Imap(daemon) as c:
+        try:
+            c.command(b"LOGIN %s secret" % name.encode())
+            raise AssertionError("%s is logged in" % name)
+        except wire.Refused as e:
+            assert "NO [UNAVAILABLE]" in str(e), e
+    with wire.Smtp(daemon, "lmtp") as c:
+        try:
+            answer = c.deliver([name.encode()], message(1))[0]
+        except wire.Refused as e:
+            answer = str(e).encode()
+        wire.equal(answer[:3], b"451", answer)
+
+
+def inbox(daemon, name):
+    with wire.Imap(daemon, name) as c:
+        c.command(b"SELECT INBOX")
+        return {uid: body for uid, _, body in c.bodies()}
+
+
+def away(daemon, checks):
+    """What a damaged shard does at the start: one of the others, and the one with the directory."""
+    shard = {}
+    for line in daemon.tambo("--json", "account", "list").stdout.splitlines():
+        one = json.loads(line)
+        if one["account"].startswith("u"):
+            shard[one["account"]] = one["shard"]
+    for name in shard:
+        daemon.append(name, "INBOX", message(7))
+    want = {name: inbox(daemon, name) for name in shard}
+    wire.equal(set(shard.values()), {0, 1}, "shards with accounts")
+    daemon.stop()
+    kept = os.path.join(daemon.dir, "kept")
+    shutil.copytree(os.path.join(store(daemon), "shard-01"), kept)
+    with checks.step("a shard that is damaged at the start is down and says why, the other one serves"):
+        spoil(daemon, 1)
+        for _ in range(2):
+            daemon.start()
+            for name, number in shard.items():
+                if number == 0:
+                    wire.equal(inbox(daemon, name), want[name], name)
+                    daemon.append(name, "INBOX", message(8))
+                    want[name] = inbox(daemon, name)
+                else:
+                    refused(daemon, name)
+            told = json.loads(daemon.tambo("--json", "stat").stdout)["shards"]
+            wire.equal([s["state"] for s in told], ["serving", "down"], "states")
+            assert "CKPT" in told[1]["reason"], told
+            wire.equal(daemon.stop(), 0, "exit status")
+    with checks.step("put back, it has everything"):
+        shutil.rmtree(os.path.join(store(daemon), "shard-01"))
+        shutil.copytree(kept, os.path.join(store(daemon), "shard-01"))
+        daemon.start()
+        for name, number in shard.items():
+            if number == 1:
+                wire.equal(inbox(daemon, name), want[name], name)
+        daemon.stop()
+    with checks.step("damage to the shard with the directory keeps the server from starting: nobody is a stranger"):
+        spoil(daemon, 0)
+        done = subprocess.run([os.path.join(daemon.build, "tambod"), "-c", daemon.conf], stderr=subprocess.PIPE,
+                              timeout=60, check=False)
+        wire.equal(done.returncode, 65, "exit status")
+        assert b"shard-00/CKPT" in done.stderr, done.stderr
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--io", default="auto")
@@ -115,6 +197,9 @@ def main():
     checks = wire.Checks()
     with Daemon(build=args.build, io=args.io, accounts=["ann"]) as daemon:
         run(daemon, checks)
+    with Daemon(build=args.build, io=args.io, accounts=["u%d" % i for i in range(6)],
+                init=("--shards", "2", "--segment-size", "4M")) as daemon:
+        away(daemon, checks)
     return checks.finish()
 
 

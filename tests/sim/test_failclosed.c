@@ -501,21 +501,27 @@ static void test_directory(void **state)
     world_free(x);
 }
 
+/* ruin: the shard's index cannot be found, nor made again from its log. */
+static void ruin(struct world *x, unsigned shard)
+{
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/shard-%02x/CKPT", x->dir, shard);
+    for (uint64_t slot = 0; slot < 2; slot++)
+        assert_int_equal(tb_sim_flip_bit(x->sim, path, slot * 65536 + 40, 3), 0);
+    (void)snprintf(path, sizeof(path), "%s/shard-%02x/log/00000001.seg", x->dir, shard);
+    for (uint64_t block = 1; block < 8; block++)
+        assert_int_equal(tb_sim_flip_bit(x->sim, path, block * 16384 + 40, 3), 0);
+}
+
 /* What the disk holds is damaged beyond what it can make again: the shard stays down and says why; the other one
  * serves. */
 static void test_damage(void **state)
 {
     struct world *x = world_new(2);
     struct tb_shard_stat stat;
-    char path[128];
     (void)state;
     run(x, 500);
-    (void)snprintf(path, sizeof(path), "%s/shard-01/CKPT", x->dir); /* the index cannot be found */
-    for (uint64_t slot = 0; slot < 2; slot++)
-        assert_int_equal(tb_sim_flip_bit(x->sim, path, slot * 65536 + 40, 3), 0);
-    (void)snprintf(path, sizeof(path), "%s/shard-01/log/00000001.seg", x->dir); /* nor made again from the log */
-    for (uint64_t block = 1; block < 8; block++)
-        assert_int_equal(tb_sim_flip_bit(x->sim, path, block * 16384 + 40, 3), 0);
+    ruin(x, 1);
     memset(x->failed, 0, sizeof(x->failed));
     for (unsigned t = 0; t < BACK_TURNS && !quiet(x); t++)
         turn(x);
@@ -570,6 +576,97 @@ static void rest(struct world *x)
  * what it has of its index then is what the disk has, and what is damaged there is met, and made again from the log,
  * while the log is there; not at some later start.
  */
+/* reopen: a start, at which shard `number` alone meets its trouble; serve_rest as the daemon has it. */
+static enum tb_rc reopen(struct world *x, uint32_t number, int error, bool serve_rest, struct tb_error *err)
+{
+    struct tb_store_config cfg = {
+        .dir = x->dir, .workers = SHARDS, .serve_rest = serve_rest, .failed = shard_failed, .user = x};
+    for (unsigned i = 0; i < SHARDS; i++)
+        x->io[i] = tb_sim_io(x->sim);
+    x->store = NULL;
+    memset(x->w, 0, sizeof(x->w));
+    tb_sim_fail_nth(x->sim, TB_SIM_READ, 0, 0, false);
+    enum tb_rc rc = tb_store_open(x->io[0], &cfg, &x->store, err);
+    for (unsigned i = 0; rc == TB_OK && i < SHARDS; i++) {
+        tb_sim_fail_nth(x->sim, TB_SIM_READ, i == number && error ? 1 : 0, error, true);
+        rc = tb_worker_open(x->store, i, x->io[i], &x->w[i], err);
+    }
+    for (unsigned i = 0; rc == TB_OK && i < SHARDS; i++)
+        tb_worker_started(x->w[i]);
+    return rc;
+}
+
+/* away: clients of shard 1 are refused, those of shard 0 served; the shard says why. */
+static void away(struct world *x, const char *state, const char *reason)
+{
+    struct tb_shard_stat stat;
+    tb_shard_stat(x->w[1], 1, &stat);
+    assert_string_equal(stat.state, state);
+    assert_non_null(strstr(stat.reason, reason));
+    assert_true(tb_store_serves(x->store, (struct tb_account_id){.shard = 0}));
+    assert_false(tb_store_serves(x->store, (struct tb_account_id){.shard = 1}));
+    uint64_t refused = x->refused;
+    for (unsigned i = 0; i < CLIENTS; i++)
+        start_delivery(&x->client[i]);
+    for (unsigned t = 0; t < 10000 && !quiet(x); t++)
+        for (unsigned i = 0; i < SHARDS; i++)
+            (void)tb_worker_turn(x->w[i], i == 0);
+    assert_true(quiet(x));
+    assert_int_equal(x->refused, refused + 2);
+}
+
+static void down(struct world *x)
+{
+    tb_sim_restart(x->sim);
+    world_close(x);
+}
+
+/* A disk that cannot be read under shard 1 at the start: the others serve, and it comes when the disk does. */
+static void test_unreadable_at_start(void **state)
+{
+    struct world *x = world_new(5);
+    struct tb_error err = {0};
+    (void)state;
+    run(x, 300);
+    rest(x);
+    down(x);
+    assert_int_equal(reopen(x, 1, EIO, false, &err), TB_IO);
+    down(x);
+    assert_int_equal(reopen(x, 0, EIO, true, &err), TB_IO); /* the directory */
+    down(x);
+    assert_int_equal(reopen(x, 1, EIO, true, &err), TB_OK);
+    tb_sim_fail_nth(x->sim, TB_SIM_READ, 0, 0, false);
+    back(x);
+    check(x);
+    assert_string_equal(x->wrong, "");
+    world_close(x);
+    world_free(x);
+}
+
+/* Damage that only a person can decide about: that shard is down, with every restart, and nothing of it is written. */
+static void test_damaged_at_start(void **state)
+{
+    struct world *x = world_new(6);
+    struct tb_error err = {0};
+    (void)state;
+    run(x, 300);
+    rest(x);
+    down(x);
+    ruin(x, 1);
+    assert_int_equal(reopen(x, SHARDS, 0, false, &err), TB_CORRUPT);
+    down(x);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(reopen(x, SHARDS, 0, true, &err), TB_OK);
+        away(x, "down", "CKPT");
+        down(x);
+    }
+    ruin(x, 0);
+    assert_int_equal(reopen(x, SHARDS, 0, true, &err), TB_CORRUPT);
+    assert_non_null(strstr(err.text, "shard-00/CKPT"));
+    world_close(x);
+    world_free(x);
+}
+
 static void test_page_cache(void **state)
 {
     struct world *x = world_new(4);
@@ -608,8 +705,12 @@ static void test_page_cache(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_failures), cmocka_unit_test(test_directory),
-                                       cmocka_unit_test(test_damage), cmocka_unit_test(test_page_cache)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_failures),
+                                       cmocka_unit_test(test_directory),
+                                       cmocka_unit_test(test_damage),
+                                       cmocka_unit_test(test_page_cache),
+                                       cmocka_unit_test(test_unreadable_at_start),
+                                       cmocka_unit_test(test_damaged_at_start)};
     tb_log_level(getenv("TB_TEST_LOG") ? TB_LOG_INFO : (enum tb_level) - 1);
     if (argc > 1) {
         first_seed = strtoul(argv[1], NULL, 10);

@@ -98,7 +98,7 @@ test: deps ## install what is missing, build, and run every test; the last line 
 
 DEPS_BUILD := gcc make pkg-config python3 libc6-dev liblmdb-dev liburing-dev android-libboringssl-dev libzstd-dev libconfuse-dev \
               libjansson-dev libutf8proc-dev libcrypt-dev libargon2-dev
-DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks libnet-ssleay-perl curl zstd \
+DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks gsasl msmtp mpop libnet-ssleay-perl curl zstd \
               e2fsprogs xfsprogs util-linux libfuse3-dev fuse3
 install_missing = @missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || \
 	echo $$p; done); [ -z "$$missing" ] || { echo "installing:" $$missing; sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \

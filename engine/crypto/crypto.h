@@ -67,8 +67,9 @@ void tb_tls_drain(struct tb_tls *t, struct tb_buf *out);
 bool tb_tls_established(const struct tb_tls *t);
 /*
  * tb_tls_binding: what ties an authentication to this TLS connection: name is "tls-exporter" (RFC 9266: 32 bytes; under
- * TLS 1.2 only with the extended master secret) or "tls-server-end-point" (RFC 5929 4: our certificate's hash; on the
- * server's side). False: no such binding, or not here.
+ * TLS 1.2 only with the extended master secret), "tls-unique" (RFC 5929 3: TLS 1.2 with that secret; for older clients)
+ * or "tls-server-end-point" (RFC 5929 4: our certificate's hash; on the server's side). False: no such binding, or not
+ * here.
  */
 enum { TB_TLS_BINDING_MAX = 64 };
 bool tb_tls_binding(const struct tb_tls *t, const char *name, uint8_t out[TB_TLS_BINDING_MAX], size_t *len);

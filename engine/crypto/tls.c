@@ -11,7 +11,8 @@
  * (3) broken and closed are final.
  * So an idle connection costs the SSL object alone: its configuration is shed after the handshake, and BoringSSL
  * frees its record buffers when they are empty. One connection is used by one thread at a time; a context by any.
- * RFC 8446, RFC 5246, RFC 9266 (tls-exporter), RFC 5929 4 (tls-server-end-point), RFC 7301 (ALPN: section 3.2 asks for
+ * RFC 8446, RFC 5246, RFC 9266 (tls-exporter), RFC 5929 3, 4 (tls-unique,
+ * tls-server-end-point), RFC 7301 (ALPN: section 3.2 asks for
  * a fatal alert when nothing matches).
  */
 #include "engine/crypto/crypto.h"
@@ -351,6 +352,9 @@ bool tb_tls_binding(const struct tb_tls *t, const char *name, uint8_t out[TB_TLS
         return false;
     if (strcmp(name, "tls-exporter") == 0)
         found = exporter(t->ssl, out, len);
+    else if (strcmp(name, "tls-unique") == 0)
+        found = SSL_version(t->ssl) < TLS1_3_VERSION && SSL_get_extms_support(t->ssl) &&
+                SSL_get_tls_unique(t->ssl, out, len, TB_TLS_BINDING_MAX) == 1;
     else if (strcmp(name, "tls-server-end-point") == 0)
         found = end_point(t->ssl, out, len);
     ERR_clear_error();

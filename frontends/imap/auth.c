@@ -246,13 +246,14 @@ enum imap_run imap_run_authenticate(struct imap_session *s, struct imap_cmd *cmd
     const struct login_args *a = cmd->args;
     const struct tb_slice none = {NULL, 0};
     const char *challenge = "";
+    enum tb_sasl_step step;
     if (!l) {
         if (!imap_plain_allowed(s))
             return imap_reply(cmd, "NO [PRIVACYREQUIRED] Start TLS first");
         if (!(l = login_new(s, cmd)))
             return imap_reply(cmd, "NO [UNAVAILABLE] Out of memory, try later");
         struct tb_sasl_env env = imap_sasl_env(s);
-        enum tb_sasl_step step = tb_sasl_begin(&l->sasl, &env, a->mechanism, a->initial, &challenge);
+        step = tb_sasl_begin(&l->sasl, &env, a->mechanism, a->initial, &challenge);
         return sasl_answer(s, cmd, l, step, challenge, a->initial);
     }
     switch (l->phase) {
@@ -263,7 +264,8 @@ enum imap_run imap_run_authenticate(struct imap_session *s, struct imap_cmd *cmd
     case LOGIN_CHECKING:
         if (l->busy)
             return RUN_WAIT;
-        return sasl_answer(s, cmd, l, tb_sasl_outcome(&l->sasl, l->login.op.rc, &challenge), challenge, none);
+        step = tb_sasl_outcome(&l->sasl, l->login.op.rc, &challenge);
+        return sasl_answer(s, cmd, l, step, challenge, none);
     case LOGIN_MOVED:
         return open_account(s, cmd, l);
     }

@@ -151,6 +151,13 @@ SASL = [
     "PLAIN\nAGFubgBzZWNyZXQ=\n", "PLAIN\n-\nAGFubgBzZWNyZXQ=\n", "LOGIN\n-\nYW5u\nc2VjcmV0\n",
     "LOGIN\nYW5u\nc2VjcmV0\n", "PLAIN\n=\n", "PLAIN\n-\n*\n", "plain\nYm9iAGFubgBzZWNyZXQ=\n", "X\n-\n",
     "PLAIN\n-\nAAA\n", "LOGIN\n-\n\n\n", "PLAIN\nYW5uAGFubgBzZWNyZXQ=\n",
+    "SCRAM-SHA-256\nbiwsbj1hbm4scj1yT3ByTkdmd0ViZVJXZ2JORWtxTw==\n\n",
+    "SCRAM-SHA-256\n-\nbixhPWJvYixuPWFubixyPXgseD0x\n",
+    "n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "p=tls-exporter,a=x,n=u=2C=3D,r=x,z=1", "y,,m=1,n=u,r=x",
+    "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+    "4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+    "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
+    "I\u00adX \u2168 e\u0301\u00a0\u200b",
 ]
 MAILTEXT = [
     (0, "=?utf-8?Q?gr=C3=BC=C3=9Fe?= and =?iso-8859-1?B?4Pbk?="), (0, "=?utf-8*en?q?a?=\r\n =?UTF-8?b?4pyT?="),

@@ -346,11 +346,46 @@ static void idle_memory(void **state)
 #endif
 }
 
+/* Both ends of a connection know the same; two connections never do (RFC 9266). */
+static void bindings(void **state)
+{
+    struct pair a = pair_new("imap", "imap", 0), b = pair_new("imap", "imap", 0);
+    uint8_t one[TB_TLS_BINDING_MAX], two[TB_TLS_BINDING_MAX];
+    size_t one_len, two_len;
+
+    (void)state;
+    assert_false(tb_tls_binding(a.server, "tls-exporter", one, &one_len)); /* not yet */
+    shake(&a);
+    shake(&b);
+    assert_true(tb_tls_binding(a.server, "tls-exporter", one, &one_len));
+    assert_true(tb_tls_binding(a.client, "tls-exporter", two, &two_len));
+    assert_int_equal(one_len, 32);
+    assert_int_equal(two_len, 32);
+    assert_memory_equal(one, two, 32);
+    assert_true(tb_tls_binding(b.server, "tls-exporter", two, &two_len));
+    assert_memory_not_equal(one, two, 32);
+    assert_true(tb_tls_binding(a.server, "tls-server-end-point", one, &one_len));
+    assert_true(tb_tls_binding(b.server, "tls-server-end-point", two, &two_len));
+    assert_int_equal(one_len, 32);
+    assert_memory_equal(one, two, 32);
+    assert_false(tb_tls_binding(a.client, "tls-server-end-point", one, &one_len)); /* has no certificate of its own */
+    assert_false(tb_tls_binding(a.server, "tls-unique", one, &one_len));           /* TLS 1.3 has none */
+    assert_false(tb_tls_binding(a.server, "tls-nonsense", one, &one_len));
+    assert_false(tb_tls_binding(NULL, "tls-exporter", one, &one_len));
+    pair_free(&a);
+    pair_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(talk),        cmocka_unit_test(bulk),         cmocka_unit_test(alpn),
-        cmocka_unit_test(damage),      cmocka_unit_test(certificates), cmocka_unit_test(hostile_feed_is_bounded),
+        cmocka_unit_test(bindings),
+        cmocka_unit_test(talk),
+        cmocka_unit_test(bulk),
+        cmocka_unit_test(alpn),
+        cmocka_unit_test(damage),
+        cmocka_unit_test(certificates),
+        cmocka_unit_test(hostile_feed_is_bounded),
         cmocka_unit_test(idle_memory),
     };
 

@@ -122,7 +122,7 @@ static enum imap_run open_account(struct imap_session *s, struct imap_cmd *cmd, 
         s->account = NULL;
         return imap_reply(cmd, "NO [UNAVAILABLE] The account can not be opened");
     }
-    s->account_id = id->id;
+    s->account_id = s->seat = id->id;
     s->state = IMAP_AUTHENTICATED;
     s->bad = s->noise = 0;
     tb_conn_account(s->conn, s->account);

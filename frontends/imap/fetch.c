@@ -368,7 +368,7 @@ static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, s
         rc = TB_LIMIT;
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
-    f->sets_seen = f->sets_seen && !s->read_only;
+    f->sets_seen = f->sets_seen && !s->read_only && s->rights & TB_RIGHT_SEEN;
     f->started = true;
     return RUN_MORE;
 }

@@ -17,6 +17,7 @@
 #ifndef TB_IMAP_SESSION_H
 #define TB_IMAP_SESSION_H
 
+#include <tambo/acl.h>
 #include <tambo/fetch.h>
 #include <tambo/message.h>
 
@@ -172,6 +173,8 @@ struct imap_cmd {
                     struct imap_cmd *cmd); /* at the end, also when the connection closes; may be NULL */
     struct tb_slice reply;                 /* arena or static: what follows the tag */
 };
+/* imap_verb_abroad: may the verb run while the session sits in another's account (P2)? */
+bool imap_verb_abroad(const struct imap_verb *v);
 /* imap_verb_find: by name in any case, "UID FETCH" for the UID forms; NULL. */
 const struct imap_verb *imap_verb_find(struct tb_slice name);
 /*
@@ -345,20 +348,24 @@ struct imap_session {
     struct tb_arena arena; /* of the command */
     struct imap_cmd cmd;
     struct imap_sync sync;
-    struct tb_uidset saved;     /* UIDs that SEARCH RETURN (SAVE) kept, of the selected mailbox */
-    struct tb_account *account; /* owned, after login */
-    struct tb_view *view;       /* owned, when selected */
-    struct tb_account_id account_id;
-    char *user;           /* owned: account name, for the log */
-    const char *farewell; /* static: after the tagged reply, BYE with this */
+    struct tb_uidset saved;          /* UIDs that SEARCH RETURN (SAVE) kept, of the selected mailbox */
+    struct tb_account *account;      /* owned, after login: of the seat; NULL on the way there */
+    struct tb_view *view;            /* owned, when selected */
+    struct tb_account_id account_id; /* the session's own account */
+    struct tb_account_id seat;       /* where it sits, or is on its way to: place.c */
+    char *user;                      /* owned: account name, for the log */
+    const char *farewell;            /* static: after the tagged reply, BYE with this */
     uint64_t skipped;
     uint32_t bad, noise;
+    uint32_t rights; /* enum tb_right, in the selected mailbox */
     uint8_t phase, state;
-    uint8_t enabled; /* enum imap_enabled */
+    uint8_t enabled;   /* enum imap_enabled */
+    enum tb_rc sit_rc; /* why it is on its way home again */
     bool read_only;
-    bool gone;         /* the selected mailbox was deleted by another session */
-    bool changed;      /* the watch fired */
-    bool mid_response; /* in the middle of a response or literal: no farewell may be written into it */
+    bool rights_changed; /* since PERMANENTFLAGS told them */
+    bool gone;           /* the selected mailbox was deleted by another session */
+    bool changed;        /* the watch fired */
+    bool mid_response;   /* in the middle of a response or literal: no farewell may be written into it */
     bool logout;
     bool starttls; /* after the tagged reply, the handshake */
 };
@@ -375,6 +382,104 @@ void imap_capabilities(struct imap_session *s, struct tb_buf *out);
 struct tb_sasl_env imap_sasl_env(struct imap_session *s);
 /* imap_plain_allowed: may a password cross this connection as it is? */
 bool imap_plain_allowed(struct imap_session *s);
+
+/* ---- place.c: mailboxes of others, and where the session sits ---- */
+
+#define IMAP_OTHERS "Other Users/" /* then the owner's name, '/', the owner's name of the mailbox */
+#define IMAP_NOPERM "NO [NOPERM] You have no right to do that"
+struct imap_place {
+    struct tb_account_id id;
+    struct tb_slice name; /* as the owner knows it; a part of the name asked for */
+    bool own;
+};
+/* imap_is_others: is it, or could it be, in the namespace of others? */
+bool imap_is_others(struct tb_slice name);
+/* imap_locate: whose mailbox a name means. False: none can be there. */
+bool imap_locate(struct imap_session *s, struct tb_slice name, struct imap_place *out);
+bool imap_at_home(const struct imap_session *s);
+/*
+ * imap_sit: sit down in an account; nothing is selected. False: on the way, return RUN_WAIT and call again. True: *rc
+ * OK, or why not: the session sits at home then, or has its farewell.
+ */
+bool imap_sit(struct imap_session *s, struct tb_account_id id, enum tb_rc *rc);
+void imap_leave(struct tb_conn *c); /* proto->leave */
+/* imap_rights_look: bring s->rights, in the selected mailbox, up to date (and s->rights_changed). False: it may not be
+ * read any more. */
+bool imap_rights_look(struct imap_session *s);
+/* imap_flags_allowed: the system flags that these rights let a user change; keywords go with TB_RIGHT_WRITE. */
+uint16_t imap_flags_allowed(uint32_t rights);
+
+struct imap_errand {              /* work in an account, wherever the session sits */
+    struct imap_session *s;       /* borrowed; NULL: the connection is gone */
+    struct tb_account_id id;      /* acct 0: no account, the shard */
+    struct tb_arena arena;        /* what the errand takes along and brings back */
+    struct tb_slice name, second; /* mailboxes, as the owner knows them */
+    uint32_t user;                /* who asks */
+    bool own;                     /* it is the asker's account: every right is there */
+    bool busy;
+    /* for the work, as it needs them */
+    uint16_t special;
+    bool on;
+    uint32_t change; /* enum acl_change: acl.c */
+    struct tb_acl_entry entry;
+    struct tb_shared_at at;
+    /* what came out */
+    enum tb_rc rc;
+    const char *refusal; /* static: the reply, instead of rc's */
+    struct tb_mailbox mailbox;
+    uint32_t rights; /* the asker's, in mailbox */
+    struct tb_acl_entry *acl;
+    struct tb_mailbox *list;
+    struct tb_shared *shared;
+    size_t n;
+    /* private */
+    void (*work)(struct imap_errand *e, struct tb_worker *w, struct tb_account *a);
+    struct tb_call call;
+};
+/*
+ * imap_errand_new: NULL without memory. imap_errand_start: run work on the account's owner; if e->busy, the step is
+ * resumed when it is done: return RUN_WAIT. It may be started again. imap_errand_end: gives it back, at any time.
+ */
+struct imap_errand *imap_errand_new(struct imap_session *s, const struct imap_place *where);
+void imap_errand_start(struct imap_session *s, struct imap_errand *e,
+                       void (*work)(struct imap_errand *e, struct tb_worker *w, struct tb_account *a));
+void imap_errand_end(struct imap_errand *e);
+/* imap_errand_of: new, and it ends with the command; cmd->state is the errand. */
+struct imap_errand *imap_errand_of(struct imap_session *s, struct imap_cmd *cmd, const struct imap_place *where);
+/* imap_errand_reply: what e->refusal or e->rc says. */
+enum imap_run imap_errand_reply(struct imap_cmd *cmd, const struct imap_errand *e);
+/*
+ * For work functions. imap_errand_may: are the needed rights among those there are? If not, rc and refusal are set: as
+ * if nothing were there for who may not even look it up (P3). imap_errand_find: e->name to e->mailbox and e->rights.
+ */
+bool imap_errand_may(struct imap_errand *e, uint32_t have, uint32_t need);
+bool imap_errand_find(struct imap_errand *e, struct tb_account *a, uint32_t need);
+
+/* ---- shared.c ---- */
+/*
+ * imap_gather: all names of the session's own account and, with others, those that others share with it, as LIST tells
+ * them: parents before children. False: on the way, return RUN_WAIT. State in *g, zeroed at first; imap_gather_end.
+ */
+struct imap_gather {
+    struct imap_errand *e; /* owned: the names live in its arena */
+    uint32_t shard;        /* the next one to ask */
+    bool own_done;
+    struct tb_mailbox *own;
+    size_t own_n;
+    struct tb_shared *shared; /* arena */
+    size_t shared_n, shared_cap;
+    enum tb_rc rc;
+    struct tb_mailbox *v; /* the result */
+    uint32_t *rights;     /* beside v */
+    size_t n;
+};
+bool imap_gather(struct imap_session *s, struct imap_gather *g, bool others);
+void imap_gather_end(struct imap_gather *g);
+
+/* ---- acl.c ---- */
+enum { IMAP_RIGHTS_ROOM = 16 };
+/* imap_rights_text: rights with the obsolete c and d (RFC 4314 2.1.1). */
+const char *imap_rights_text(uint32_t rights, char out[IMAP_RIGHTS_ROOM]);
 
 /* ---- the verbs: one parse and one run function each ---- */
 #define IMAP_VERB(name) \
@@ -426,6 +531,12 @@ IMAP_VERB(store)
 IMAP_VERB(copy)
 IMAP_VERB_RUN(move)
 IMAP_VERB_RUN(idle)
+void imap_parse_acl(struct imap_parser *p, struct imap_cmd *cmd);
+IMAP_VERB_RUN(setacl)
+IMAP_VERB_RUN(deleteacl)
+IMAP_VERB_RUN(getacl)
+IMAP_VERB_RUN(listrights)
+IMAP_VERB_RUN(myrights)
 
 /*
  * imap_append_begin: APPEND takes over at its message literal, which is still in the input or not yet sent.

@@ -4,7 +4,7 @@
  *
  * A pattern is matched by a bit-parallel automaton: time is the name's length times the pattern's length /
  * 64, whatever the wildcards. Thread: the connection's owner; the matcher: any. RFC 3501 6.3.8, 6.3.9; 3348
- * (CHILDREN); 5258 (LIST-EXTENDED); 5819 (LIST-STATUS); 6154 (SPECIAL-USE).
+ * (CHILDREN); 5258 (LIST-EXTENDED); 5819 (LIST-STATUS); 6154 (SPECIAL-USE); 8440 (LIST-MYRIGHTS).
  */
 #include "imap_session.h"
 
@@ -116,6 +116,7 @@ enum {
     LIST_RECURSIVE = 8,
     LIST_CHILDREN = 16,
     LIST_STATUS = 32,
+    LIST_MYRIGHTS = 64,
     LIST_SELECTING = LIST_SPECIAL | LIST_SUBSCRIBED,
     NAMES_PER_TURN = 64,
     PATTERNS_MAX = 64
@@ -134,7 +135,10 @@ struct list_args {
     struct imap_pattern **matchers; /* arena; NULL: matches nothing */
     bool ends_percent;
     struct tb_mailbox *v;
+    uint32_t *rights; /* beside v */
     size_t n, i;
+    struct imap_gather gather;
+    bool gathering;
 };
 
 /* One table for selection and one for return options; what LIST always does is accepted as a return option. */
@@ -148,7 +152,8 @@ static const struct list_option {
   return_options[] = {{"SPECIAL-USE", LIST_SPECIAL},
                       {"SUBSCRIBED", LIST_SUBSCRIBED},
                       {"CHILDREN", LIST_CHILDREN},
-                      {"STATUS", LIST_STATUS}};
+                      {"STATUS", LIST_STATUS},
+                      {"MYRIGHTS", LIST_MYRIGHTS}};
 
 /* "(" [option *(SP option)] ")" */
 static uint8_t options(struct imap_parser *p, const struct list_option *table, size_t n, struct imap_status *status)
@@ -327,6 +332,17 @@ static void put_attributes(struct imap_session *s, const struct list_args *a, co
             imap_puts(o, a->kind == KIND_XLIST ? special[i].xlist : special[i].name);
 }
 
+/* put_rights: RFC 8440 3: of mailboxes that are there. */
+static void put_rights(struct imap_session *s, struct tb_slice name, uint32_t rights)
+{
+    char text[IMAP_RIGHTS_ROOM];
+    imap_puts(&s->out, "* MYRIGHTS ");
+    imap_put_mailbox(&s->out, name);
+    imap_putc(&s->out, ' ');
+    imap_puts(&s->out, imap_rights_text(rights, text));
+    imap_puts(&s->out, "\r\n");
+}
+
 /* put_line: childinfo: something below it is chosen (RFC 5258 4). */
 static void put_line(struct imap_session *s, const struct list_args *a, const struct tb_mailbox *m, bool childinfo)
 {
@@ -342,7 +358,10 @@ static void put_line(struct imap_session *s, const struct list_args *a, const st
         imap_puts(o, "))");
     }
     imap_puts(o, "\r\n");
-    if (a->give & LIST_STATUS && m->selectable)
+    uint32_t rights = m->selectable ? a->rights[m - a->v] : 0; /* a level that is no name has none */
+    if (a->give & LIST_MYRIGHTS && rights != 0)
+        put_rights(s, m->name, rights);
+    if (a->give & LIST_STATUS && rights & TB_RIGHT_READ)
         imap_put_status(s, m->name, m, &a->status); /* RFC 5819 2 */
 }
 
@@ -388,14 +407,60 @@ static enum tb_rc list_start(struct imap_session *s, struct list_args *a)
             return TB_LIMIT;
         a->ends_percent |= a->matchers[i] && a->matchers[i]->ends_percent;
     }
-    return a->matchers ? tb_mailbox_list(s->account, &s->arena, &a->v, &a->n) : TB_LIMIT;
+    return a->matchers ? TB_OK : TB_LIMIT;
+}
+
+/* wants_others: may a pattern match a name in the namespace of others? Only what stands before its first wildcard is
+ * looked at. */
+static bool wants_others(const struct list_args *a)
+{
+    struct tb_slice prefix = TB_SLICE(IMAP_OTHERS);
+    for (size_t i = 0; i < a->patterns_n; i++) {
+        size_t n = 0;
+        bool same = true, wild = false;
+        for (; n < a->reference.len + a->patterns[i].len && n < prefix.len && same && !wild; n++) {
+            char c = n < a->reference.len ? a->reference.ptr[n] : a->patterns[i].ptr[n - a->reference.len];
+            wild = c == '*' || c == '%';
+            same = wild || c == prefix.ptr[n];
+        }
+        if (same && (wild || n + 1 >= prefix.len))
+            return true;
+    }
+    return false;
+}
+
+static void list_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct list_args *a = cmd->args;
+    (void)s;
+    imap_gather_end(&a->gather);
+}
+
+/* list_gather: false: on the way. */
+static bool list_gather(struct imap_session *s, struct imap_cmd *cmd, struct list_args *a)
+{
+    cmd->cleanup = list_cleanup;
+    a->gathering = true;
+    if (!imap_gather(s, &a->gather, wants_others(a)))
+        return false;
+    a->gathering = false;
+    a->v = a->gather.v;
+    a->rights = a->gather.rights;
+    a->n = a->gather.n;
+    return true;
 }
 
 static enum imap_run list(struct imap_session *s, struct imap_cmd *cmd, struct list_args *a)
 {
     static const char *const done[] = {
         [KIND_LIST] = "OK LIST completed", [KIND_LSUB] = "OK LSUB completed", [KIND_XLIST] = "OK XLIST completed"};
-    enum tb_rc rc = a->matchers ? TB_OK : list_start(s, a);
+    bool fresh = !a->matchers;
+    enum tb_rc rc = fresh ? list_start(s, a) : TB_OK;
+    if (rc == TB_OK && (fresh || a->gathering)) {
+        if (!list_gather(s, cmd, a))
+            return RUN_WAIT;
+        rc = a->gather.rc;
+    }
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
     for (size_t turn = 0; a->i < a->n; a->i++, turn++) {

@@ -27,6 +27,31 @@ static bool is_inbox(struct tb_slice name)
     return tb_slice_eq(name, TB_SLICE("INBOX"));
 }
 
+/*
+ * may_create: the right to create below the nearest mailbox above that is there (RFC 4314 4). Whoever may not is told
+ * the same whatever is there (P3).
+ */
+static bool may_create(struct imap_errand *e, struct tb_account *a, struct tb_slice name)
+{
+    struct tb_mailbox above;
+    if (name.len > 0 && name.ptr[name.len - 1] == '/')
+        name.len--;
+    e->rc = TB_NOTFOUND;
+    e->refusal = IMAP_NOPERM;
+    while (name.len > 0) {
+        const char *slash = memrchr(name.ptr, '/', name.len);
+        name.len = slash ? (size_t)(slash - name.ptr) : 0;
+        if (name.len == 0 || tb_mailbox_find(a, name, &e->arena, &above) != TB_OK || !above.selectable)
+            continue;
+        if (!(tb_acl_rights(a, above.mbox, e->user) & TB_RIGHT_CREATE))
+            return false;
+        e->rc = TB_OK;
+        e->refusal = NULL;
+        return true;
+    }
+    return false;
+}
+
 /* ---- CREATE, with its special use (RFC 6154 3) ---- */
 
 struct create_args {
@@ -82,47 +107,88 @@ void imap_parse_create(struct imap_parser *p, struct imap_cmd *cmd)
     imap_expect(p, ')');
 }
 
+static void work_create(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    uint32_t mbox = 0;
+    (void)w;
+    if (!e->own && !may_create(e, a, e->name))
+        return;
+    e->rc = tb_mailbox_create(a, e->name, e->special, &mbox);
+    if (e->rc == TB_OK)
+        e->rc = tb_mailbox_get(a, mbox, &e->arena, &e->mailbox);
+}
+
 enum imap_run imap_run_create(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct create_args *a = cmd->args;
-    struct tb_mailbox m;
+    struct imap_errand *e = cmd->state;
+    struct imap_place where;
     struct tb_buf b;
-    uint32_t mbox = 0;
-    if (!name_allowed(a->mailbox))
-        return imap_reply_rc(cmd, TB_INVALID);
-    if (a->refused)
-        return imap_reply(cmd, "NO [USEATTR] No mailbox here can have that use");
-    enum tb_rc rc = tb_mailbox_create(s->account, a->mailbox, a->special, &mbox);
-    if (rc == TB_OK)
-        rc = tb_mailbox_get(s->account, mbox, &s->arena, &m);
-    if (rc != TB_OK)
-        return imap_reply_rc(cmd, rc);
+    if (!e) {
+        if (!name_allowed(a->mailbox))
+            return imap_reply_rc(cmd, TB_INVALID);
+        if (a->refused)
+            return imap_reply(cmd, "NO [USEATTR] No mailbox here can have that use");
+        if (!imap_locate(s, a->mailbox, &where))
+            return imap_reply(cmd, IMAP_NOPERM);
+        if (!(e = imap_errand_of(s, cmd, &where)))
+            return imap_reply_rc(cmd, TB_LIMIT);
+        e->special = where.own ? a->special : 0;
+        imap_errand_start(s, e, work_create);
+    }
+    if (e->busy)
+        return RUN_WAIT;
+    if (e->rc != TB_OK)
+        return imap_errand_reply(cmd, e);
     tb_buf_init(&b, 256);
     tb_buf_str(&b, "OK [MAILBOXID (F"); /* RFC 8474 4.1 */
-    tb_buf_u64(&b, m.mailboxid);
+    tb_buf_u64(&b, e->mailbox.mailboxid);
     tb_buf_str(&b, ")] CREATE completed");
     return imap_reply_buf(s, cmd, &b);
+}
+
+/* ---- DELETE ---- */
+
+static void work_delete(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    if (!e->own && !imap_errand_find(e, a, TB_RIGHT_DELETE_MAILBOX))
+        return;
+    if (e->own && (tb_mailbox_find(a, e->name, &e->arena, &e->mailbox) != TB_OK || !e->mailbox.selectable))
+        e->mailbox.mbox = 0;
+    e->rc = tb_mailbox_delete(a, e->name);
+    if (e->rc == TB_EXISTS)
+        e->refusal = "NO [HASCHILDREN] It has children and is no mailbox itself";
+    if (e->rc == TB_INVALID && e->own)
+        e->rc = TB_NOTFOUND;
 }
 
 enum imap_run imap_run_delete(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct tb_slice *name = cmd->args;
-    struct tb_mailbox m;
-    if (is_inbox(*name))
-        return imap_reply(cmd, "NO [CANNOT] INBOX stays");
-    bool own = s->view && tb_mailbox_find(s->account, *name, &s->arena, &m) == TB_OK && m.selectable &&
-               m.mbox == tb_view_mbox(s->view);
-    enum tb_rc rc = tb_mailbox_delete(s->account, *name);
-    if (rc == TB_EXISTS)
-        return imap_reply(cmd, "NO [HASCHILDREN] It has children and is no mailbox itself");
-    if (rc != TB_OK)
-        return imap_reply_rc(cmd, rc == TB_INVALID ? TB_NOTFOUND : rc);
-    if (own) {
+    struct imap_errand *e = cmd->state;
+    struct imap_place where;
+    if (!e) {
+        if (is_inbox(*name))
+            return imap_reply(cmd, "NO [CANNOT] INBOX stays");
+        if (!imap_locate(s, *name, &where))
+            return imap_reply_rc(cmd, TB_NOTFOUND);
+        if (!(e = imap_errand_of(s, cmd, &where)))
+            return imap_reply_rc(cmd, TB_LIMIT);
+        imap_errand_start(s, e, work_delete);
+    }
+    if (e->busy)
+        return RUN_WAIT;
+    if (e->rc != TB_OK)
+        return imap_errand_reply(cmd, e);
+    if (s->view && e->id.acct == s->seat.acct && e->mailbox.mbox == tb_view_mbox(s->view)) {
         imap_puts(&s->out, "* OK [CLOSED] The selected mailbox is deleted\r\n");
         imap_unselect(s);
     }
     return imap_reply(cmd, "OK DELETE completed");
 }
+
+/* ---- RENAME ---- */
 
 struct rename_args {
     struct tb_slice from, to;
@@ -140,21 +206,68 @@ void imap_parse_rename(struct imap_parser *p, struct imap_cmd *cmd)
     cmd->args = a;
 }
 
+static void work_rename(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    if (!e->own && (!imap_errand_find(e, a, TB_RIGHT_DELETE_MAILBOX) || !may_create(e, a, e->second)))
+        return;
+    e->rc = tb_mailbox_rename(a, e->name, e->second);
+}
+
+/* owner_part: of a name: nothing, or the namespace and the owner's name in it. */
+static struct tb_slice owner_part(struct tb_slice name)
+{
+    const size_t prefix = sizeof(IMAP_OTHERS) - 1;
+    if (!imap_is_others(name))
+        return tb_slice_sub(name, 0, 0);
+    const char *slash = name.len > prefix ? memchr(name.ptr + prefix, '/', name.len - prefix) : NULL;
+    return tb_slice_sub(name, 0, slash ? (size_t)(slash - name.ptr) : name.len);
+}
+
 enum imap_run imap_run_rename(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct rename_args *a = cmd->args;
-    if (!name_allowed(a->to))
-        return imap_reply_rc(cmd, TB_INVALID);
-    enum tb_rc rc = tb_mailbox_rename(s->account, a->from, a->to);
-    return rc == TB_OK ? imap_reply(cmd, "OK RENAME completed") : imap_reply_rc(cmd, rc);
+    struct imap_errand *e = cmd->state;
+    struct imap_place from, to;
+    if (!e) {
+        if (!name_allowed(a->to))
+            return imap_reply_rc(cmd, TB_INVALID);
+        if (!tb_slice_eq(owner_part(a->from), owner_part(a->to))) /* by the names alone (P3) */
+            return imap_reply(cmd, "NO [CANNOT] A mailbox does not change its owner");
+        if (!imap_locate(s, a->from, &from) || !imap_locate(s, a->to, &to))
+            return imap_reply_rc(cmd, TB_NOTFOUND);
+        if (!(e = imap_errand_of(s, cmd, &from)))
+            return imap_reply_rc(cmd, TB_LIMIT);
+        e->second = tb_arena_copy(&e->arena, to.name);
+        imap_errand_start(s, e, work_rename);
+    }
+    if (e->busy)
+        return RUN_WAIT;
+    return e->rc == TB_OK ? imap_reply(cmd, "OK RENAME completed") : imap_errand_reply(cmd, e);
+}
+
+/* ---- SUBSCRIBE, UNSUBSCRIBE: names, in the session's own account, wherever they lead ---- */
+
+static void work_subscribe(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    e->rc = tb_mailbox_subscribe(a, e->name, e->on);
 }
 
 static enum imap_run subscribe(struct imap_session *s, struct imap_cmd *cmd, bool on)
 {
-    const struct tb_slice *name = cmd->args;
-    enum tb_rc rc = tb_mailbox_subscribe(s->account, *name, on);
-    if (rc != TB_OK && (on || rc != TB_NOTFOUND))
-        return imap_reply_rc(cmd, rc);
+    const struct imap_place home = {.id = s->account_id, .name = *(const struct tb_slice *)cmd->args, .own = true};
+    struct imap_errand *e = cmd->state;
+    if (!e) {
+        if (!(e = imap_errand_of(s, cmd, &home)))
+            return imap_reply_rc(cmd, TB_LIMIT);
+        e->on = on;
+        imap_errand_start(s, e, work_subscribe);
+    }
+    if (e->busy)
+        return RUN_WAIT;
+    if (e->rc != TB_OK && (on || e->rc != TB_NOTFOUND))
+        return imap_reply_rc(cmd, e->rc);
     return imap_reply(cmd, on ? "OK SUBSCRIBE completed" : "OK UNSUBSCRIBE completed");
 }
 
@@ -267,15 +380,28 @@ void imap_parse_status(struct imap_parser *p, struct imap_cmd *cmd)
     imap_status_items(p, &a->status);
 }
 
+static void work_status(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    (void)imap_errand_find(e, a, TB_RIGHT_READ);
+}
+
 enum imap_run imap_run_status(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct status_args *a = cmd->args;
-    struct tb_mailbox m;
-    enum tb_rc rc = tb_mailbox_find(s->account, a->mailbox, &s->arena, &m);
-    if (rc == TB_INVALID || (rc == TB_OK && !m.selectable))
-        rc = TB_NOTFOUND;
-    if (rc != TB_OK)
-        return imap_reply_rc(cmd, rc);
-    imap_put_status(s, a->mailbox, &m, &a->status);
+    struct imap_errand *e = cmd->state;
+    struct imap_place where;
+    if (!e) {
+        if (!imap_locate(s, a->mailbox, &where))
+            return imap_reply_rc(cmd, TB_NOTFOUND);
+        if (!(e = imap_errand_of(s, cmd, &where)))
+            return imap_reply_rc(cmd, TB_LIMIT);
+        imap_errand_start(s, e, work_status);
+    }
+    if (e->busy)
+        return RUN_WAIT;
+    if (e->rc != TB_OK)
+        return imap_errand_reply(cmd, e);
+    imap_put_status(s, a->mailbox, &e->mailbox, &a->status);
     return imap_reply(cmd, "OK STATUS completed");
 }

@@ -26,7 +26,10 @@ struct select_args {
     uint64_t modseq;
     struct imap_set known;
     /* run */
-    bool selected;
+    bool located, selected;
+    bool refused; /* it may be looked up, but not read */
+    uint32_t rights;
+    struct imap_place where;
     struct tb_uidset known_uids; /* arena */
     struct imap_resync resync;
 };
@@ -115,17 +118,25 @@ static void select_cleanup(struct imap_session *s, struct imap_cmd *cmd)
     imap_resync_end(&a->resync);
 }
 
+/* find_mailbox: in the account where the session sits. Of what it may not look up it is told what it is told of
+ * nothing. */
+static enum tb_rc find_mailbox(struct imap_session *s, struct select_args *a, struct tb_mailbox *m)
+{
+    enum tb_rc rc = tb_mailbox_find(s->account, a->where.name, &s->arena, m);
+    if (rc == TB_INVALID || (rc == TB_OK && !m->selectable) || (rc == TB_LIMIT && !a->where.own))
+        rc = TB_NOTFOUND;
+    if (rc != TB_OK)
+        return rc;
+    a->rights = tb_acl_rights(s->account, m->mbox, s->account_id.acct);
+    a->refused = !(a->rights & TB_RIGHT_READ) && a->rights & TB_RIGHT_LOOKUP;
+    return a->rights & TB_RIGHT_READ ? TB_OK : TB_NOTFOUND;
+}
+
 /* open_mailbox: OK with a->selected: it is open and described. */
 static enum tb_rc open_mailbox(struct imap_session *s, struct imap_cmd *cmd, struct select_args *a, bool read_only)
 {
     struct tb_mailbox m;
-    bool was = s->view != NULL;
-    imap_unselect(s); /* also when what follows fails: RFC 3501 6.3.1 */
-    if (was && s->enabled & IMAP_QRESYNC)
-        imap_puts(&s->out, "* OK [CLOSED] The mailbox before is closed\r\n"); /* RFC 7162 3.2.11 */
-    enum tb_rc rc = tb_mailbox_find(s->account, a->mailbox, &s->arena, &m);
-    if (rc == TB_INVALID || (rc == TB_OK && !m.selectable))
-        rc = TB_NOTFOUND;
+    enum tb_rc rc = find_mailbox(s, a, &m);
     if (rc == TB_OK)
         rc = tb_view_open(s->account, m.mbox, &s->view);
     if (rc != TB_OK)
@@ -143,6 +154,7 @@ static enum tb_rc open_mailbox(struct imap_session *s, struct imap_cmd *cmd, str
     a->known_uids = (struct tb_uidset){.v = v, .n = n, .cap = n};
     s->state = IMAP_SELECTED;
     s->read_only = read_only;
+    s->rights = a->rights;
     put_mailbox(s, &m, k);
     if (a->condstore || a->qresync)
         s->enabled |= IMAP_CONDSTORE;
@@ -152,13 +164,34 @@ static enum tb_rc open_mailbox(struct imap_session *s, struct imap_cmd *cmd, str
     return TB_OK;
 }
 
+/* go_there: close what was selected, and sit down in the account of the mailbox. False: on the way. */
+static bool go_there(struct imap_session *s, struct select_args *a, enum tb_rc *rc)
+{
+    if (!a->located) {
+        bool was = s->view != NULL;
+        imap_unselect(s); /* also when what follows fails: RFC 3501 6.3.1 */
+        if (was && s->enabled & IMAP_QRESYNC)
+            imap_puts(&s->out, "* OK [CLOSED] The mailbox before is closed\r\n"); /* RFC 7162 3.2.11 */
+        a->located = true;
+        if (!imap_locate(s, a->mailbox, &a->where)) {
+            *rc = TB_NOTFOUND;
+            return true;
+        }
+    }
+    return imap_sit(s, a->where.id, rc);
+}
+
 static enum imap_run run_select(struct imap_session *s, struct imap_cmd *cmd, bool read_only)
 {
+    /* RFC 4314 5.2 */
+    const uint32_t writes = TB_RIGHT_INSERT | TB_RIGHT_EXPUNGE | TB_RIGHT_SEEN | TB_RIGHT_WRITE | TB_RIGHT_DELETE;
     struct select_args *a = cmd->args;
     enum tb_rc rc = TB_OK;
     if (a->qresync && !(s->enabled & IMAP_QRESYNC))
         return imap_reply(cmd, "BAD ENABLE QRESYNC first");
-    if (!a->selected)
+    if (!a->selected && !go_there(s, a, &rc))
+        return RUN_WAIT;
+    if (rc == TB_OK && !a->selected)
         rc = open_mailbox(s, cmd, a, read_only);
     if (rc == TB_OK && a->qresync) {
         enum imap_run r = imap_resync(s, &a->resync, a->modseq, a->has_known ? &a->known_uids : NULL, &rc);
@@ -168,8 +201,10 @@ static enum imap_run run_select(struct imap_session *s, struct imap_cmd *cmd, bo
             imap_unselect(s);
     }
     if (rc != TB_OK)
-        return imap_reply_rc(cmd, rc);
-    return imap_reply(cmd, read_only ? "OK [READ-ONLY] EXAMINE completed" : "OK [READ-WRITE] SELECT completed");
+        return a->refused ? imap_reply(cmd, IMAP_NOPERM) : imap_reply_rc(cmd, rc);
+    if (read_only)
+        return imap_reply(cmd, "OK [READ-ONLY] EXAMINE completed");
+    return imap_reply(cmd, s->rights & writes ? "OK [READ-WRITE] SELECT completed" : "OK [READ-ONLY] SELECT completed");
 }
 
 enum imap_run imap_run_select(struct imap_session *s, struct imap_cmd *cmd)
@@ -185,9 +220,10 @@ enum imap_run imap_run_examine(struct imap_session *s, struct imap_cmd *cmd)
 enum imap_run imap_run_close(struct imap_session *s, struct imap_cmd *cmd)
 {
     enum tb_rc rc = TB_OK;
-    if (!s->read_only && !cmd->state && !imap_change_begin(s, cmd, TB_CHANGE_EXPUNGE, NULL, 0))
+    bool expunges = !s->read_only && s->rights & TB_RIGHT_EXPUNGE; /* without the right: silently not, RFC 4314 4 */
+    if (expunges && !cmd->state && !imap_change_begin(s, cmd, TB_CHANGE_EXPUNGE, NULL, 0))
         return imap_reply_rc(cmd, TB_LIMIT);
-    if (!s->read_only && !imap_change_over(cmd, &rc, NULL))
+    if (expunges && !imap_change_over(cmd, &rc, NULL))
         return RUN_WAIT;
     imap_change_end(s, cmd);
     enum imap_run r = rc != TB_OK && rc != TB_NOTFOUND ? imap_reply_rc(cmd, rc)
@@ -218,6 +254,8 @@ enum imap_run imap_run_expunge(struct imap_session *s, struct imap_cmd *cmd)
     enum tb_rc rc = TB_OK;
     if (s->read_only)
         return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
+    if (!(s->rights & TB_RIGHT_EXPUNGE))
+        return imap_reply(cmd, IMAP_NOPERM);
     if (!cmd->state) {
         rc = set ? imap_set_resolve(s, set, true, &uids) : TB_OK;
         if (rc == TB_OK && !imap_change_begin(s, cmd, TB_CHANGE_EXPUNGE, set ? &uids : NULL, 0))

@@ -68,7 +68,8 @@ void imap_unselect(struct imap_session *s)
     tb_uidset_free(&s->saved);
     if (s->state == IMAP_SELECTED)
         s->state = IMAP_AUTHENTICATED;
-    s->read_only = s->gone = s->changed = false;
+    s->rights = 0;
+    s->read_only = s->gone = s->changed = s->rights_changed = false;
 }
 
 bool imap_plain_allowed(struct imap_session *s)
@@ -312,6 +313,23 @@ static uint8_t sync_how(const struct imap_session *s)
 /* phase_look: a UID command may name messages that this session was not told of yet: tell it first. */
 static enum imap_run phase_look(struct imap_session *s)
 {
+    enum tb_rc rc;
+    if (s->view && !imap_at_home(s) && !imap_rights_look(s)) {
+        s->gone = true; /* RFC 4314 5.1.1: the right to read was taken away */
+        (void)imap_reply(&s->cmd, IMAP_NOPERM);
+        s->phase = PHASE_REPLY;
+        return RUN_MORE;
+    }
+    if (s->state != IMAP_NOT_AUTHENTICATED && !imap_at_home(s) && !imap_verb_abroad(s->cmd.verb)) {
+        if (!s->view && !imap_sit(s, s->account_id, &rc))
+            return RUN_WAIT;
+        if (!imap_at_home(s) || !s->account) {
+            (void)imap_reply(&s->cmd, s->account ? "NO [CANNOT] Not while a mailbox of another user is selected"
+                                                 : "NO [UNAVAILABLE] Storage trouble, try later");
+            s->phase = PHASE_REPLY;
+            return RUN_MORE;
+        }
+    }
     if (s->view && (s->cmd.verb->flags & VERB_LOOK) && !imap_sync(s, sync_how(s)))
         return RUN_WAIT;
     s->phase = PHASE_RUN;
@@ -474,5 +492,6 @@ const struct tb_proto tb_imap_proto = {
     .overload = imap_overload,
     .lost = imap_lost,
     .middle = imap_middle,
+    .leave = imap_leave,
     .close = imap_closed,
 };

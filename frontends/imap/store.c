@@ -22,6 +22,8 @@ struct store_args {
     /* run */
     enum store_phase phase;
     uint64_t keywords;
+    uint16_t may; /* system flags that the user's rights let it change */
+    bool may_keywords;
     struct tb_uidset uids, slice, modified; /* uids: arena; the others: owned */
     struct imap_walk walk, rows;
     struct imap_keywords *names;
@@ -104,6 +106,37 @@ static enum tb_rc keyword_bits(struct imap_session *s, struct store_args *a)
     return TB_OK;
 }
 
+/* allowed: leave of the flags what the user's rights let it change; false: nothing is left of what was asked for. */
+static bool allowed(const struct imap_session *s, struct store_args *a)
+{
+    bool asked = a->mode == TB_FLAGS_SET || a->flags.flags != 0 || a->flags.keywords_n > 0;
+    a->may = imap_flags_allowed(s->rights);
+    a->may_keywords = s->rights & TB_RIGHT_WRITE;
+    a->flags.flags &= a->may;
+    if (!a->may_keywords)
+        a->flags.keywords_n = 0;
+    if (a->mode == TB_FLAGS_SET)
+        return a->may != 0;
+    return !asked || a->flags.flags != 0 || a->flags.keywords_n > 0;
+}
+
+/* update: the slice's flags. Where not all may be set, those that may are given and the others of them taken away. */
+static enum tb_rc update(struct imap_session *s, struct store_args *a)
+{
+    const uint16_t all = imap_flags_allowed(TB_RIGHTS_ALL);
+    if (a->mode != TB_FLAGS_SET || a->may == all)
+        return tb_flags_update(s->view, &a->slice, a->mode, a->flags.flags, a->keywords, a->unchangedsince,
+                               &a->modified);
+    enum tb_rc rc = tb_flags_update(s->view, &a->slice, TB_FLAGS_ADD, a->flags.flags, a->keywords, a->unchangedsince,
+                                    &a->modified);
+    for (size_t i = 0; i < a->modified.n; i++)
+        tb_uidset_remove(&a->slice, a->modified.v[i].first, a->modified.v[i].last);
+    if (rc != TB_OK)
+        return rc;
+    return tb_flags_update(s->view, &a->slice, TB_FLAGS_REMOVE, (uint16_t)(a->may & ~a->flags.flags),
+                           a->may_keywords ? ~a->keywords : 0, UINT64_MAX, NULL);
+}
+
 static enum imap_run store_start(struct imap_session *s, struct imap_cmd *cmd, struct store_args *a)
 {
     cmd->cleanup = store_cleanup;
@@ -113,6 +146,8 @@ static enum imap_run store_start(struct imap_session *s, struct imap_cmd *cmd, s
         imap_condstore(s);
     if (s->read_only)
         return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
+    if (!allowed(s, a))
+        return imap_reply(cmd, IMAP_NOPERM);
     enum tb_rc rc = imap_set_resolve(s, &a->set, cmd->verb->flags & VERB_UID, &a->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");
@@ -174,9 +209,7 @@ static enum imap_run store_slice(struct imap_session *s, struct imap_cmd *cmd, s
     a->end = n < STORE_SLICE;
     if (n == 0)
         return RUN_MORE;
-    enum tb_rc rc = a->slice.failed ? TB_LIMIT
-                                    : tb_flags_update(s->view, &a->slice, a->mode, a->flags.flags, a->keywords,
-                                                      a->unchangedsince, &a->modified);
+    enum tb_rc rc = a->slice.failed ? TB_LIMIT : update(s, a);
     if (rc != TB_OK && rc != TB_NOTFOUND)
         return imap_reply_rc(cmd, rc);
     (void)imap_sync(s, how | SYNC_NO_FLAGS); /* nothing of it can pause but flags */

@@ -21,12 +21,27 @@ enum tb_rc imap_keywords_load(struct imap_session *s, struct tb_arena *arena, st
 
 void imap_put_flags_lists(struct imap_session *s, const struct imap_keywords *k)
 {
-    static const char system_flags[] = "\\Answered \\Flagged \\Deleted \\Seen \\Draft";
+    static const struct {
+        const char *name;
+        uint16_t bit;
+    } system_flags[] = {{"\\Answered", TB_FLAG_ANSWERED},
+                        {"\\Flagged", TB_FLAG_FLAGGED},
+                        {"\\Deleted", TB_FLAG_DELETED},
+                        {"\\Seen", TB_FLAG_SEEN},
+                        {"\\Draft", TB_FLAG_DRAFT}};
     struct imap_out *o = &s->out;
     for (int permanent = 0; permanent < 2; permanent++) {
+        uint16_t flags = permanent ? imap_flags_allowed(s->read_only ? 0 : s->rights) : UINT16_MAX;
+        bool keywords = !permanent || (!s->read_only && s->rights & TB_RIGHT_WRITE), first = true;
         imap_puts(o, permanent ? "* OK [PERMANENTFLAGS (" : "* FLAGS (");
-        if (!permanent || !s->read_only) {
-            imap_puts(o, system_flags);
+        for (size_t i = 0; i < TB_ARRAY_LEN(system_flags); i++) {
+            if (!(flags & system_flags[i].bit))
+                continue;
+            imap_puts(o, first ? "" : " ");
+            imap_puts(o, system_flags[i].name);
+            first = false;
+        }
+        if (keywords) {
             for (size_t i = 0; i < k->n; i++) {
                 if (k->names[i].len == 0)
                     continue;
@@ -35,7 +50,9 @@ void imap_put_flags_lists(struct imap_session *s, const struct imap_keywords *k)
             }
         }
         if (permanent)
-            imap_puts(o, s->read_only ? ")] No permanent flags permitted\r\n" : " \\*)] Flags permitted\r\n");
+            imap_puts(o, keywords     ? " \\*)] Flags permitted\r\n"
+                         : flags != 0 ? ")] Flags permitted\r\n"
+                                      : ")] No permanent flags permitted\r\n");
         else
             imap_puts(o, ")\r\n");
     }
@@ -63,9 +80,17 @@ static bool begin(struct imap_session *s, uint8_t how)
 {
     struct imap_sync *y = &s->sync;
     s->changed = false;
+    if (!imap_at_home(s) && !imap_rights_look(s)) {
+        tb_log(TB_LOG_INFO, "view ended proto=imap user=%s id=%s mailbox=%u reason=\"no right to read\"", s->user,
+               tb_conn_id(s->conn), tb_view_mbox(s->view));
+        s->gone = true; /* RFC 4314 5.1.1 */
+        return false;
+    }
     enum tb_rc rc = tb_view_refresh(s->view, how & SYNC_EXPUNGE, &y->arena, &y->changes);
     if (rc == TB_OK && (s->enabled & IMAP_QRESYNC))
         rc = gather_vanished(y);
+    y->changes.keywords_changed |= s->rights_changed; /* FLAGS and PERMANENTFLAGS are due too */
+    s->rights_changed = false;
     if (rc == TB_OK && (y->changes.keywords_changed || y->changes.flags_n > 0)) {
         y->keywords = tb_arena_alloc(&y->arena, sizeof *y->keywords);
         rc = y->keywords ? imap_keywords_load(s, &y->arena, y->keywords) : TB_LIMIT;

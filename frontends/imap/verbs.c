@@ -25,22 +25,27 @@ static const struct imap_verb verbs[] = {
     {"COPY", SEL, 0, imap_parse_copy, imap_run_copy},
     {"CREATE", IN, VERB_SHIFTS, imap_parse_create, imap_run_create},
     {"DELETE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_delete},
+    {"DELETEACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_deleteacl},
     {"ENABLE", IN, VERB_SHIFTS, imap_parse_enable, imap_run_enable},
     {"EXAMINE", IN, VERB_QUIET, imap_parse_select, imap_run_examine},
     {"EXPUNGE", SEL, VERB_SHIFTS, imap_parse_none, imap_run_expunge},
     {"FETCH", SEL, 0, imap_parse_fetch, imap_run_fetch},
+    {"GETACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_getacl},
     {"ID", ANY, VERB_SHIFTS, imap_parse_id, imap_run_id},
     {"IDLE", IN, VERB_SHIFTS, imap_parse_none, imap_run_idle},
     {"LIST", IN, VERB_SHIFTS, imap_parse_list, imap_run_list},
+    {"LISTRIGHTS", IN, VERB_SHIFTS, imap_parse_acl, imap_run_listrights},
     {"LOGIN", OUT, VERB_QUIET, imap_parse_login, imap_run_login},
     {"LOGOUT", ANY, VERB_QUIET, imap_parse_none, imap_run_logout},
     {"LSUB", IN, VERB_SHIFTS, imap_parse_lsub, imap_run_lsub},
     {"MOVE", SEL, VERB_SHIFTS, imap_parse_copy, imap_run_move},
+    {"MYRIGHTS", IN, VERB_SHIFTS, imap_parse_acl, imap_run_myrights},
     {"NAMESPACE", IN, VERB_SHIFTS, imap_parse_none, imap_run_namespace},
     {"NOOP", ANY, VERB_SHIFTS, imap_parse_none, imap_run_noop},
     {"RENAME", IN, VERB_SHIFTS, imap_parse_rename, imap_run_rename},
     {"SEARCH", SEL, 0, imap_parse_search, imap_run_search},
     {"SELECT", IN, VERB_QUIET, imap_parse_select, imap_run_select},
+    {"SETACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_setacl},
     {"SORT", SEL, 0, imap_parse_sort, imap_run_sort},
     {"STARTTLS", OUT, VERB_QUIET, imap_parse_none, imap_run_starttls},
     {"STATUS", IN, VERB_SHIFTS, imap_parse_status, imap_run_status},
@@ -59,6 +64,27 @@ static const struct imap_verb verbs[] = {
     {"UNSUBSCRIBE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_unsubscribe},
     {"XLIST", IN, VERB_SHIFTS, imap_parse_list, imap_run_list},
 };
+
+/*
+ * Verbs that may run while the session sits in another user's account (place.c, P2): they need no account, work on what
+ * is selected, with its rights (s->rights), or say themselves whose mailbox they mean (imap_locate). In order.
+ */
+static const char *const abroad[] = {
+    // clang-format off
+    "CAPABILITY", "CHECK", "CLOSE", "CREATE", "DELETE", "DELETEACL", "ENABLE", "EXAMINE", "EXPUNGE", "FETCH", "GETACL",
+    "ID", "IDLE", "LIST", "LISTRIGHTS", "LOGOUT", "LSUB", "MYRIGHTS", "NAMESPACE", "NOOP", "RENAME", "SEARCH", "SELECT",
+    "SETACL", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD", "UID EXPUNGE", "UID FETCH", "UID SEARCH", "UID SORT",
+    "UID STORE", "UID THREAD", "UNSELECT", "UNSUBSCRIBE", "XLIST",
+    // clang-format on
+};
+
+bool imap_verb_abroad(const struct imap_verb *v)
+{
+    for (size_t i = 0; i < TB_ARRAY_LEN(abroad); i++)
+        if (strcmp(v->name, abroad[i]) == 0)
+            return true;
+    return false;
+}
 
 const struct imap_verb *imap_verb_find(struct tb_slice name)
 {
@@ -122,6 +148,9 @@ static const struct {
     {"STARTTLS", cap_starttls},
     {"LOGINDISABLED", cap_no_login},
     {"AUTH=", cap_auth}, /* once for each mechanism */
+    {"ACL", cap_after},
+    {"RIGHTS=kxte", cap_after},
+    {"LIST-MYRIGHTS", cap_after},
     {"IDLE", cap_after},
     {"NAMESPACE", cap_after},
     {"CHILDREN", cap_after},
@@ -201,7 +230,7 @@ enum imap_run imap_run_logout(struct imap_session *s, struct imap_cmd *cmd)
 
 enum imap_run imap_run_namespace(struct imap_session *s, struct imap_cmd *cmd)
 {
-    imap_puts(&s->out, "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+    imap_puts(&s->out, "* NAMESPACE ((\"\" \"/\")) ((\"" IMAP_OTHERS "\" \"/\")) NIL\r\n");
     return imap_reply(cmd, "OK NAMESPACE completed");
 }
 

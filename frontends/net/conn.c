@@ -213,23 +213,33 @@ static void on_arrive(struct tb_op *op)
         tb_conn_work(c);
 }
 
+static void leave(struct tb_conn *c)
+{
+    if (c->listener->proto->leave)
+        c->listener->proto->leave(c);
+    c->account = NULL;
+}
+
 static void settle_move(struct tb_conn *c)
 {
     struct tb_net *from = c->net;
     TB_ASSERT(c->move_to < from->peers_n);
     struct tb_net *to = from->peers[c->move_to];
-    if (to == from) {
-        c->phase = PHASE_OPEN;
-        tb_net_ready(from, c);
-        return;
-    }
-    receive_stop(c);
     tb_output_gate(c);
     tb_output_flush(c); /* what was answered leaves now: the peer need not wait for the move */
     if (c->broken) {
         tb_conn_close(c, "memory");
         return;
     }
+    if (to == from) {
+        if (c->account && c->marks_n)
+            return;
+        leave(c);
+        c->phase = PHASE_OPEN;
+        tb_net_ready(from, c);
+        return;
+    }
+    receive_stop(c);
     if (c->receiving || c->sending || c->ready || c->marks_n)
         return;
     atomic_fetch_add(&to->inbound, 1); /* before the look: see tb_net_stop */
@@ -239,6 +249,7 @@ static void settle_move(struct tb_conn *c)
         tb_conn_overload(c, "stopping");
         return;
     }
+    leave(c);
     tb_net_unlink(c);
     c->net = to;
     c->send.done = on_arrive;

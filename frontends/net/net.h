@@ -41,7 +41,10 @@ struct tb_proto {
      * before, and it is not called in the middle of a response. NULL: nothing is said. */
     void (*lost)(struct tb_conn *c);
     bool (*middle)(const struct tb_conn *c); /* is the output in the middle of a response? NULL: never */
-    void (*close)(struct tb_conn *c);        /* free what the session holds; no store op may call back after this */
+    /* It goes to another worker (tb_conn_move) and nothing of its output is held any more: let go of what belongs to
+     * this one: accounts. Not followed by a step here. NULL: it holds nothing when it moves. */
+    void (*leave)(struct tb_conn *c);
+    void (*close)(struct tb_conn *c); /* free what the session holds; no store op may call back after this */
 };
 
 enum tb_tls_mode { TB_TLS_NONE, TB_TLS_STARTTLS, TB_TLS_IMPLICIT };
@@ -117,7 +120,7 @@ char *tb_conn_reserve(struct tb_conn *c, size_t n);
 void tb_conn_commit(struct tb_conn *c, size_t n);
 bool tb_conn_full(const struct tb_conn *c); /* above high water: return STEP_WAIT, step runs again below low water */
 /* tb_conn_account: output from now on depends on this account (NULL: on none): before each send its position is held
- * (N1). The handle stays open until proto->close, even if another account (or NULL) follows. */
+ * (N1). The handle stays open until proto->close or proto->leave, even if another account (or NULL) follows. */
 void tb_conn_account(struct tb_conn *c, struct tb_account *a);
 
 /* tb_conn_resume: run the step soon (from a store op's done, a view's watch). Never nested. Owner's thread. */
@@ -125,7 +128,7 @@ void tb_conn_resume(struct tb_conn *c);
 /* tb_conn_starttls: after this step returns and its output is sent, the TLS handshake; then the step runs again. N3. */
 void tb_conn_starttls(struct tb_conn *c);
 /* tb_conn_move: after this step returns WAIT, its output is sent, and then the connection belongs to that worker and
- * the step runs there (at once if it is the same). No store op may be in flight, no account held (tb_conn_account). */
+ * the step runs there (at once if it is the same). No store op may be in flight; accounts are let go of in leave. */
 void tb_conn_move(struct tb_conn *c, uint32_t worker);
 /* tb_conn_company: how many connections of this worker were heard from in this second, or in the one before if that
  * were more. */

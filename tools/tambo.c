@@ -40,6 +40,8 @@ static const struct command commands[] = {
      "how long messages stay in a mailbox"},
     {"undelete", "ACCOUNT", 1, OPT_MAILBOX | OPT_SINCE | OPT_ALL | OPT_UID | OPT_TO | OPT_LIST, 0, undelete,
      "bring deleted messages and mailboxes back, or list them"},
+    {"quota", "ACCOUNT", 1, OPT_STORAGE | OPT_MESSAGES | OPT_MAILBOXES | OPT_NONE, 0, quota,
+     "what an account may hold, and what it holds"},
     {"gc", "", 0, OPT_ALL, 0, gc_now, "give the space of deleted mail back now"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
     {"check", "", 0, OPT_REPAIR, 0, check_store, "read the whole store and say what is wrong with it"},
@@ -82,6 +84,9 @@ static const struct option options[] = {
     {"keep-days", required_argument, NULL, 'Y'},
     {"at", required_argument, NULL, 'A'},
     {"account", required_argument, NULL, 'Q'},
+    {"storage", required_argument, NULL, 'O'},
+    {"messages", required_argument, NULL, 'M'},
+    {"mailboxes", required_argument, NULL, 'X'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -160,8 +165,11 @@ static int help(void)
          "  --mailbox M        undelete, restore: of this mailbox alone\n"
          "  --uid U            undelete: messages by the UIDs they had in the mailbox: 4,7:9; restore: this one\n"
          "  --days N           mailbox retention: expunge messages that have been in it for N days\n"
-         "  --none             mailbox retention: keep messages for ever\n"
+         "  --none             mailbox retention: keep messages for ever; quota: take all limits off\n"
          "  --default          mailbox retention: as the configuration says of its special use\n"
+         "  --storage B        quota: bytes that the account may hold: 500M, 10G; none: no limit\n"
+         "  --messages N       quota: messages that it may hold, or none\n"
+         "  --mailboxes N      quota: mailboxes that it may have, or none\n"
          "  --to M             undelete: into this mailbox, not where it was; restore: the folder to make\n"
          "  --at T             restore: as it was then: 2026-11-20T14:03:00Z, or seconds since 1970\n"
          "  --rate B           backup: bytes a second at most: 12K, 12M, 12G\n"
@@ -206,7 +214,10 @@ static bool option_given(struct tool *t, int opt)
                 {'K', OPT_KEEP, offsetof(struct tool, keep)},
                 {'Y', OPT_KEEP_DAYS, offsetof(struct tool, keep_days)},
                 {'A', OPT_AT, offsetof(struct tool, at)},
-                {'Q', OPT_ACCOUNT, offsetof(struct tool, account)}};
+                {'Q', OPT_ACCOUNT, offsetof(struct tool, account)},
+                {'O', OPT_STORAGE, offsetof(struct tool, storage)},
+                {'M', OPT_MESSAGES, offsetof(struct tool, messages)},
+                {'X', OPT_MAILBOXES, offsetof(struct tool, mailboxes)}};
 
     if (opt == 'c')
         t->conf = optarg;

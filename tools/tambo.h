@@ -32,6 +32,9 @@ enum {
     OPT_DAYS = 16384,
     OPT_NONE = 32768,
     OPT_DEFAULT = 65536,
+    OPT_STORAGE = 1 << 17,
+    OPT_MESSAGES = 1 << 18,
+    OPT_MAILBOXES = 1 << 19,
     OPT_SHARD = 1 << 20,
     OPT_REPAIR = 1 << 21,
     OPT_RATE = 1 << 24,
@@ -47,7 +50,7 @@ struct tool {
     bool json;
     unsigned given; /* OPT_ bits */
     const char *scheme, *hostname, *port_offset, *shards, *segment_size, *mailbox, *since, *uid, *to, *days, *shard;
-    const char *rate, *keep, *keep_days, *at, *account;
+    const char *rate, *keep, *keep_days, *at, *account, *storage, *messages, *mailboxes;
     char **args; /* after the command's words */
     int args_n;
     int exit;              /* what the process returns: set by whoever fails */
@@ -89,6 +92,7 @@ void mailbox_list(struct tool *t);
 void mailbox_create(struct tool *t);
 void mailbox_delete(struct tool *t);
 void mailbox_retention(struct tool *t);
+void quota(struct tool *t);
 void gc_now(struct tool *t);
 void stat_show(struct tool *t);
 void undelete(struct tool *t);

@@ -31,7 +31,8 @@ struct tb_disk_acct { /* then the name */
     uint64_t messages, bytes;
     uint64_t quota_bytes, quota_messages; /* 0: none */
     int64_t due;                          /* DELETED: its trash entry's; else 0 */
-    uint64_t reserved;
+    uint32_t quota_mailboxes;             /* 0: none */
+    uint32_t mailboxes;                   /* selectable ones, plus 1; 0: not counted yet: tb_quota_mailboxes */
 };
 _Static_assert(sizeof(struct tb_disk_acct) == 64, "acct");
 

@@ -82,7 +82,8 @@ enum tb_record_type {
     TB_REC_TRIM = 28,
     TB_REC_SEGMENT = 29,
     TB_REC_SKIP = 30,
-    TB_REC_ACL = 31 /* 20 and above: reserved since format 2 */
+    TB_REC_ACL = 31,
+    TB_REC_QUOTA = 32 /* 20 and above: reserved since format 2 */
 };
 
 #endif

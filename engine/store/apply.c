@@ -740,7 +740,8 @@ static enum tb_rc apply_mbox(struct tb_applier *x, const struct tb_record *r)
                              .flags = p.flags};
     struct tb_disk_mbox old; /* of a creation that a crash cut short, or the \Noselect name that it replaces */
     bool counted = tb_mbox_get(x->ix, r->acct, p.mbox, &old, NULL) && !(old.flags & TB_MBOX_NOSELECT);
-    x->state.mailboxes += counted || p.flags & TB_MBOX_NOSELECT ? 0 : 1;
+    if (!counted && !(p.flags & TB_MBOX_NOSELECT))
+        tb_apply_count_mailbox(x, &a, 1);
     tb_mbox_put(x->ix, r->acct, p.mbox, &m, leaf.ptr, leaf.len);
     tree_put(x->ix, r->acct, p.parent, leaf, p.mbox);
     a.modseq = p.modseq;
@@ -807,9 +808,11 @@ static enum tb_rc apply_acct(struct tb_applier *x, const struct tb_record *r)
     struct tb_pay_acct p;
     if (!fixed(r->payload, &p, sizeof(p)) || r->payload.len - sizeof(p) > TB_NAME_MAX)
         return TB_CORRUPT;
-    struct tb_disk_acct a = {.modseq = p.modseq, .next_mbox = TB_MBOX_INBOX};
+    struct tb_disk_acct a = {.modseq = p.modseq, .next_mbox = TB_MBOX_INBOX, .mailboxes = 1}, old;
     struct tb_key k = key_u32(r->acct);
-    if (!tb_index_get(x->ix, TB_DB_ACCT, tb_key_slice(&k), &(struct tb_slice){0}))
+    if (tb_acct_get(x->ix, r->acct, &old))
+        a.mailboxes = old.mailboxes; /* of a creation that a crash cut short */
+    else
         x->state.accounts++;
     tb_index_put2(x->ix, TB_DB_ACCT, tb_key_slice(&k), tb_slice(&a, sizeof(a)),
                   tb_slice(r->payload.ptr + sizeof(p), r->payload.len - sizeof(p)));
@@ -918,6 +921,13 @@ void tb_apply_count(struct tb_applier *x, struct open_mbox *m, struct tb_disk_ac
     count(x, m, a, r, sign);
 }
 
+void tb_apply_count_mailbox(struct tb_applier *x, struct tb_disk_acct *a, int sign)
+{
+    x->state.mailboxes += (uint64_t)(int64_t)sign;
+    if (a->mailboxes != 0)
+        a->mailboxes += (uint32_t)sign;
+}
+
 void tb_apply_unref(struct tb_applier *x, uint64_t blob)
 {
     blob_unref(x, blob);
@@ -955,6 +965,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_FORGET] = apply_forget,
     [TB_REC_TIME] = apply_time,
     [TB_REC_SKIP] = tb_apply_skip,
+    [TB_REC_QUOTA] = tb_apply_quota,
     [TB_REC_DICT] = apply_dict,
     [TB_REC_QUARANTINE] = apply_quarantine,
     [TB_REC_UNEXPUNGE] = tb_apply_unexpunge,

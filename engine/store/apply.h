@@ -22,6 +22,9 @@ bool tb_apply_mbox_load(struct tb_applier *x, uint32_t acct, uint32_t mbox, stru
 void tb_apply_mbox_save(struct tb_applier *x, const struct open_mbox *m);
 void tb_apply_count(struct tb_applier *x, struct open_mbox *m, struct tb_disk_acct *a, const struct tb_disk_row *r,
                     int sign);
+/* tb_apply_count_mailbox: a selectable mailbox more (sign 1) or less (-1) in the shard and, if it counts them, in the
+ * account. */
+void tb_apply_count_mailbox(struct tb_applier *x, struct tb_disk_acct *a, int sign);
 void tb_apply_unref(struct tb_applier *x, uint64_t blob);
 void tb_apply_tree_put(struct tb_applier *x, uint32_t acct, uint32_t parent, struct tb_slice leaf, uint32_t mbox);
 void tb_apply_tree_del(struct tb_applier *x, uint32_t acct, uint32_t parent, struct tb_slice leaf);
@@ -45,6 +48,9 @@ enum { TB_ACL_KEY = 13 };
 struct tb_key tb_acl_key(uint32_t acct, uint32_t mbox, uint32_t user, bool negative);
 enum tb_rc tb_apply_acl(struct tb_applier *x, const struct tb_record *r);
 void tb_acl_drop(struct tb_index *ix, uint32_t acct, uint32_t mbox);
+
+/* apply_quota.c */
+enum tb_rc tb_apply_quota(struct tb_applier *x, const struct tb_record *r);
 
 /* apply_skip.c */
 enum tb_rc tb_apply_skip(struct tb_applier *x, const struct tb_record *r);

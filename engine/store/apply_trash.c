@@ -133,7 +133,7 @@ static void count_mailbox(struct tb_applier *x, const struct tb_disk_mbox *m, st
     a->bytes += (uint64_t)sign * m->bytes;
     x->state.messages += (uint64_t)sign * m->messages;
     x->state.raw_bytes += (uint64_t)sign * m->bytes;
-    x->state.mailboxes += (uint64_t)sign;
+    tb_apply_count_mailbox(x, a, (int)sign);
 }
 
 /* bury: a mailbox goes to the trash as it is. */
@@ -197,7 +197,7 @@ static void delete_format_1(struct tb_applier *x, struct open_mbox *m, struct tb
     m->row.flags |= TB_MBOX_NOSELECT;
     m->row.special = 0;
     m->row.highestmodseq = a->modseq;
-    x->state.mailboxes--;
+    tb_apply_count_mailbox(x, a, -1);
     tb_apply_mbox_save(x, m);
 }
 

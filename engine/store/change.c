@@ -25,6 +25,7 @@ struct tb_change {
     struct tb_copied copied;
     struct tb_op *op; /* the caller's; NULL if it was finished at once */
     struct tb_op turn;
+    uint64_t staged_bytes;          /* of the messages that are staged */
     bool waiting;                   /* turn is on its way */
     bool staging;                   /* some of it is staged */
     struct tb_change *next_staging; /* of the shard */
@@ -48,17 +49,20 @@ static enum tb_rc expunge_slice(struct tb_change *c, uint32_t max, bool *more)
     return rc;
 }
 
-/* keywords_used: the union of the keywords of the rows in set. */
-static uint64_t keywords_used(struct tb_view *v, const struct tb_uidset *set)
+/* keywords_used: the union of the keywords of the rows in set, and their bytes. */
+static uint64_t keywords_used(struct tb_view *v, const struct tb_uidset *set, uint64_t *bytes)
 {
     struct tb_account *a = tb_view_account(v);
     struct tb_disk_row rows[ROWS];
     uint64_t used = 0;
+    *bytes = 0;
     for (size_t i = 0; i < set->n; i++)
         for (uint32_t uid = set->v[i].first;;) {
             size_t got = tb_rows_scan(a->shard->ix, a->acct, tb_view_mbox(v), uid, rows, ROWS), k = 0;
-            for (; k < got && rows[k].uid <= set->v[i].last; k++)
+            for (; k < got && rows[k].uid <= set->v[i].last; k++) {
                 used |= rows[k].keywords;
+                *bytes += rows[k].size;
+            }
             if (k < ROWS || rows[k - 1].uid >= set->v[i].last)
                 break;
             uid = rows[k - 1].uid + 1;
@@ -161,6 +165,7 @@ static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, boo
     struct tb_disk_mbox dst;
     struct tb_disk_acct row;
     uint8_t flags;
+    uint64_t bytes, used = keywords_used(c->v, set, &bytes);
     if (!tb_mbox_get(s->ix, a->acct, c->dst, &dst, NULL) || dst.flags & TB_MBOX_NOSELECT ||
         !tb_acct_get(s->ix, a->acct, &row))
         return TB_NOTFOUND;
@@ -172,6 +177,8 @@ static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, boo
         return TB_LIMIT; /* the destination's UIDs are used up */
     enum tb_rc rc = copy_flags(c, &dst, more, &flags);
     struct tb_slice ranges = tb_slice(set->v, set->n * sizeof(set->v[0]));
+    if (rc == TB_OK && c->kind == TB_CHANGE_COPY) /* a move adds nothing to the account */
+        rc = tb_quota_fits(&row, dst.staged + count, c->staged_bytes + bytes, 0);
     if (rc == TB_OK)
         rc = tb_shard_admit(s, sizeof(struct tb_pay_copy) + ranges.len + KEYWORDS_BYTES, 1 + TB_KEYWORDS_MAX,
                             flags & TB_COPY_MOVE ? ADMIT_SMALL : ADMIT_GROW);
@@ -182,10 +189,11 @@ static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, boo
                             .dst_uid = dst.uidnext + dst.staged,
                             .n = (uint32_t)set->n,
                             .savedate = tb_io_wall_s(s->worker->io)};
-    tb_keyword_map(a, p.src, c->dst, keywords_used(c->v, set), p.keyword);
+    tb_keyword_map(a, p.src, c->dst, used, p.keyword);
     p.dst_modseq = row.modseq + 1;
     p.src_modseq = row.modseq + 2;
     tb_shard_record(s, TB_REC_COPY, flags, a->acct, tb_slice(&p, sizeof(p)), ranges, tb_slice(NULL, 0));
+    c->staged_bytes += bytes;
     for (size_t i = 0; i < set->n; i++)
         tb_uidset_add(&c->copied.from, set->v[i].first, set->v[i].last);
     if (count > 0)

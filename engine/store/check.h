@@ -27,6 +27,7 @@ void *tb_vec_add(struct tb_vec *v, size_t size);
 struct check_acct {
     uint32_t acct;
     struct tb_disk_acct row;
+    uint32_t mailboxes;               /* selectable ones, counted */
     uint64_t messages, bytes, modseq; /* counted; highest of its mailboxes */
     uint32_t mbox_max;                /* its highest mailbox number */
     bool grave;                       /* the trash has it */

@@ -581,6 +581,7 @@ static void model_mailbox(struct tb_check_shard *c, const struct check_mbox *m)
         a->messages += m->messages;
         a->bytes += m->bytes;
     }
+    a->mailboxes += !(m->row.flags & TB_MBOX_NOSELECT);
     a->modseq = m->row.highestmodseq > a->modseq ? m->row.highestmodseq : a->modseq;
     a->mbox_max = m->mbox > a->mbox_max ? m->mbox : a->mbox_max;
     if (!gone && !m->in_tree)
@@ -616,6 +617,9 @@ static void model_accounts(struct tb_check_shard *c)
             tb_check_sayf(c, true, recount, object, "it counts %llu messages, %llu bytes; there are %llu, %llu",
                           (unsigned long long)a->row.messages, (unsigned long long)a->row.bytes,
                           (unsigned long long)a->messages, (unsigned long long)a->bytes);
+        if (a->row.mailboxes != 0 && a->row.mailboxes - 1 != a->mailboxes)
+            tb_check_sayf(c, true, recount, object, "it counts %u mailboxes; there are %u", a->row.mailboxes - 1,
+                          a->mailboxes);
         if (a->row.modseq < a->modseq)
             tb_check_say(c, true, object, "a mailbox is ahead of its counter of changes", recount);
     }

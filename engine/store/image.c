@@ -40,9 +40,21 @@ bool tb_image_read(struct tb_slice payload, struct tb_image *out)
     return out->list.len == list && out->rest.len >= out->head.only.clen;
 }
 
-/* resolve: which mailbox, and may it take the message? */
-static void resolve(struct tb_shard *s, struct tb_delivery_target *t, uint64_t size, uint32_t *mbox)
+/* before: how many of the targets so far go to this account? */
+static uint64_t before(struct tb_delivery_target *const *targets, size_t n, uint32_t acct)
 {
+    uint64_t same = 0;
+    for (size_t i = 0; i < n; i++)
+        same += targets[i]->rc == TB_OK && targets[i]->id.acct == acct;
+    return same;
+}
+
+/* resolve: which mailbox has target i, and may it take the message? queued: it was answered for already, so a quota is
+ * no reason any more. */
+static void resolve(struct tb_shard *s, struct tb_delivery_target **targets, size_t i, uint64_t size, bool queued,
+                    uint32_t *mbox)
+{
+    struct tb_delivery_target *t = targets[i];
     struct tb_disk_acct acct;
     struct tb_disk_mbox m;
     t->rc = TB_NOTFOUND;
@@ -59,10 +71,9 @@ static void resolve(struct tb_shard *s, struct tb_delivery_target *t, uint64_t s
     t->rc = TB_BUSY; /* a COPY is on its way there: its UIDs come first */
     if (there && m.staged != 0)
         return;
-    t->rc = (acct.quota_bytes != 0 && acct.bytes + size > acct.quota_bytes) ||
-                    (acct.quota_messages != 0 && acct.messages >= acct.quota_messages)
-                ? TB_LIMIT
-                : TB_OK;
+    bool limited = !queued && (acct.quota_bytes != 0 || acct.quota_messages != 0);
+    uint64_t more = limited ? 1 + before(targets, i, t->id.acct) : 0;
+    t->rc = limited ? tb_quota_fits(&acct, more, more * size, 0) : TB_OK;
 }
 
 static enum tb_rc add(struct tb_shard *s, const struct tb_image *img, uint64_t blob, struct tb_delivery_target *t,
@@ -146,7 +157,7 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
     size_t bytes = tb_image_bytes(img) + 3 * 10 + queue.len; /* blob, body and refs may grow */
     enum tb_rc worst = TB_OK;
     for (size_t i = 0; i < n; i++) {
-        resolve(s, targets[i], img->head.size, &mbox[i]);
+        resolve(s, targets, i, img->head.size, delivery != NULL, &mbox[i]);
         if (targets[i]->rc == TB_BUSY) {
             all_fail(targets, n, TB_BUSY);
             return TB_BUSY;

@@ -468,7 +468,9 @@ enum tb_rc tb_mailbox_create(struct tb_account *a, struct tb_slice name, uint16_
     bool revive = have == p.n && tb_mbox_get(a->shard->ix, a->acct, at, &m, NULL) && m.flags & TB_MBOX_NOSELECT;
     if (have == p.n && !revive)
         return index_failed(a, TB_EXISTS);
-    rc = admit_path(a, &p, have, revive ? parent : at, 0);
+    rc = tb_quota_mailboxes(a->shard, a->acct, revive ? 1 : p.n - have);
+    if (rc == TB_OK)
+        rc = admit_path(a, &p, have, revive ? parent : at, 0);
     if (rc != TB_OK)
         return rc;
     if (revive) {
@@ -522,7 +524,9 @@ static enum tb_rc rename_inbox(struct tb_account *a, const struct path *to)
     if (!tb_mbox_get(a->shard->ix, a->acct, TB_MBOX_INBOX, &inbox, NULL))
         return index_failed(a, TB_NOTFOUND);
     size_t have = path_walk(a, to, &at, NULL);
-    enum tb_rc rc = admit_path(a, to, have, at, sizeof(struct tb_pay_copy) + 64);
+    enum tb_rc rc = tb_quota_mailboxes(a->shard, a->acct, to->n - have);
+    if (rc == TB_OK)
+        rc = admit_path(a, to, have, at, sizeof(struct tb_pay_copy) + 64);
     if (rc != TB_OK)
         return rc;
     mbox = make_path(a, to, have, at, to->n, 0, 0);
@@ -582,6 +586,8 @@ enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct 
     }
     if (rc == TB_OK && is_inside(a, at, mbox))
         rc = TB_INVALID;
+    if (rc == TB_OK)
+        rc = tb_quota_mailboxes(a->shard, a->acct, pt->n - 1 - have);
     if (rc == TB_OK)
         rc = admit_path(a, pt, have, at, 0);
     if (rc == TB_OK) {

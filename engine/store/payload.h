@@ -174,6 +174,12 @@ struct tb_pay_rule {     /* the retention of a mailbox */
 };
 _Static_assert(sizeof(struct tb_pay_rule) == 8, "rule payload");
 
+struct tb_pay_quota { /* the limits of an account, each 0: none */
+    uint64_t bytes, messages;
+    uint32_t mailboxes, reserved;
+};
+_Static_assert(sizeof(struct tb_pay_quota) == 24, "quota payload");
+
 /* QUEUE: head, then parts x (part head, targets x (target, mailbox name, keywords: n x (u8 length, bytes)), BLOB
  * payload image). */
 struct tb_pay_queue {

@@ -132,6 +132,7 @@ static void recount_accounts(struct tb_shard *s, const struct tb_check_shard *c)
         if (!(a.flags & TB_ACCT_DELETED)) {
             a.messages = v[i].messages;
             a.bytes = v[i].bytes;
+            a.mailboxes = a.mailboxes != 0 ? v[i].mailboxes + 1 : 0;
             st->accounts++;
             st->messages += a.messages;
             st->raw_bytes += a.bytes;

@@ -460,6 +460,14 @@ void tb_dedup_compare(struct tb_worker *from, uint32_t shard, struct tb_dedup *x
 /* tb_piece_number: fetch.c: which of a stored message's pieces lies at a position; 0 if none does. */
 uint32_t tb_piece_number(struct tb_index *ix, uint64_t blob, uint64_t lsn);
 
+/* quota.c. tb_quota_fits: OK, or OVERQUOTA: so much more than the account has would be over one of its limits.
+ * tb_quota_mailboxes: the same for so many more mailboxes. Cost: O(1). */
+enum tb_rc tb_quota_fits(const struct tb_disk_acct *row, uint64_t messages, uint64_t bytes,
+                         uint64_t mailboxes) TB_USE_RESULT;
+uint32_t tb_quota_count(struct tb_index *ix,
+                        uint32_t acct); /* apply_quota.c: of the selectable mailboxes, by looking */
+enum tb_rc tb_quota_mailboxes(struct tb_shard *s, uint32_t acct, size_t more) TB_USE_RESULT;
+
 /* queue.c: deliveries for several shards (R17) */
 void tb_queue_resume(struct tb_shard *s);
 void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len);

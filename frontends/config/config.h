@@ -22,6 +22,7 @@ struct tb_config {
     char *default_domain; /* user@default_domain and user are the same account */
     char **local_domains; /* further domains taken for local at RCPT, NULL-ended; accounts with @domain make theirs
                              local too */
+    char **admins;        /* accounts whose IMAP sessions may set quotas, NULL-ended */
     char *postmaster;     /* account that gets postmaster's mail */
     char *store;          /* folder */
     char *control;        /* path of the control socket; "" = none */
@@ -40,7 +41,8 @@ struct tb_config {
     uint32_t recipients_max;
     uint32_t trash_days;
     uint32_t retention_trash_days, retention_junk_days;
-    bool dedup; /* "false" or "true" */
+    bool quota_reject; /* "defer" or "reject": the answer to mail for an account over its quota */
+    bool dedup;        /* "false" or "true" */
     uint32_t checkpoint_ms;
     uint64_t checkpoint_log_bytes;
     uint32_t index_copy_hours;

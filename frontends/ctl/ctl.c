@@ -32,6 +32,7 @@ static const struct ctl_verb verbs[] = {
     {"mailbox delete", ctl_mailbox_delete},
     {"mailbox list", ctl_mailbox_list},
     {"mailbox retention", ctl_mailbox_retention},
+    {"quota", ctl_quota},
     {"scrub", ctl_scrub},
     {"stat", ctl_stat},
     {"undelete", ctl_undelete},
@@ -42,7 +43,7 @@ static const struct ctl_verb verbs[] = {
 static const int exits[] = {
     [TB_OK] = EX_OK,         [TB_NOTFOUND] = EX_NOUSER, [TB_EXISTS] = EX_CANTCREAT,   [TB_INVALID] = EX_DATAERR,
     [TB_LIMIT] = EX_DATAERR, [TB_BUSY] = EX_TEMPFAIL,   [TB_CONFLICT] = EX_TEMPFAIL,  [TB_NOSPACE] = EX_TEMPFAIL,
-    [TB_IO] = EX_IOERR,      [TB_CORRUPT] = EX_IOERR,   [TB_CANCELLED] = EX_TEMPFAIL,
+    [TB_IO] = EX_IOERR,      [TB_CORRUPT] = EX_IOERR,   [TB_CANCELLED] = EX_TEMPFAIL, [TB_OVERQUOTA] = EX_DATAERR,
 };
 
 static int put_json(const char *text, size_t len, void *user)

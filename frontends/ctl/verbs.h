@@ -51,6 +51,7 @@ void ctl_mailbox_list(struct ctl *x);
 void ctl_mailbox_create(struct ctl *x);
 void ctl_mailbox_delete(struct ctl *x);
 void ctl_mailbox_retention(struct ctl *x);
+void ctl_quota(struct ctl *x);
 void ctl_gc(struct ctl *x);
 void ctl_scrub(struct ctl *x);
 void ctl_stat(struct ctl *x);

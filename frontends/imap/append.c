@@ -15,6 +15,7 @@
 #include "imap_session.h"
 
 #include <tambo/delivery.h>
+#include <tambo/quota.h>
 
 #include <stdlib.h>
 
@@ -115,6 +116,8 @@ static const char *prepare(struct imap_session *s, struct append *a, const struc
         return "NO [TOOBIG] Message too large";
     if (size == 0)
         return "NO Nothing to append";
+    if (tb_quota_room(s->account, 1, size) == TB_OVERQUOTA)
+        return "NO [OVERQUOTA] Over quota";
     for (uint32_t i = 0; i < args->flags.keywords_n; i++) {
         if (args->flags.keywords[i].len > TB_KEYWORD_NAME_MAX)
             return "NO [LIMIT] Keyword too long";

@@ -492,6 +492,8 @@ struct imap_status { /* STATUS items asked for, as indices into mailbox.c's tabl
     uint8_t n;
 };
 void imap_status_items(struct imap_parser *p, struct imap_status *status);
+/* imap_status_scans: may an item cost more than a look at the mailbox's row? */
+bool imap_status_scans(const struct imap_status *status);
 /* imap_put_status: "* STATUS name (...)". */
 void imap_put_status(struct imap_session *s, struct tb_slice name, const struct tb_mailbox *m,
                      const struct imap_status *status);
@@ -537,6 +539,11 @@ IMAP_VERB_RUN(deleteacl)
 IMAP_VERB_RUN(getacl)
 IMAP_VERB_RUN(listrights)
 IMAP_VERB_RUN(myrights)
+IMAP_VERB(getquota)
+IMAP_VERB_RUN(getquotaroot)
+IMAP_VERB(setquota)
+/* imap_is_admin: quota.c: may this session see and set other accounts' limits? */
+bool imap_is_admin(const struct imap_session *s);
 
 /*
  * imap_append_begin: APPEND takes over at its message literal, which is still in the input or not yet sent.

@@ -463,8 +463,9 @@ static enum imap_run list(struct imap_session *s, struct imap_cmd *cmd, struct l
     }
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
+    size_t names = a->give & LIST_STATUS && imap_status_scans(&a->status) ? 1 : NAMES_PER_TURN;
     for (size_t turn = 0; a->i < a->n; a->i++, turn++) {
-        if (turn == NAMES_PER_TURN)
+        if (turn == names)
             return RUN_MORE;
         if (matches(a, a->v[a->i].name)) {
             if (shown(a, a->i))

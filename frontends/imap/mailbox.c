@@ -7,6 +7,8 @@
  */
 #include "imap_session.h"
 
+#include <tambo/quota.h>
+
 /* name_allowed: no level that a file system would read as a direction. */
 static bool name_allowed(struct tb_slice name)
 {
@@ -283,14 +285,17 @@ enum imap_run imap_run_unsubscribe(struct imap_session *s, struct imap_cmd *cmd)
 
 /* ---- STATUS: one table of items ---- */
 
-/* RFC 3501 6.3.10; 7162 3.1.7; 8438 (SIZE); 9051 6.3.11 (DELETED); 7889 4 (APPENDLIMIT); 8474 4.3 (MAILBOXID) */
+/* RFC 3501 6.3.10; 7162 3.1.7; 8438 (SIZE); 9051 6.3.11 (DELETED); 7889 4 (APPENDLIMIT); 8474 4.3 (MAILBOXID);
+ * 9208 4.1.4 (DELETED-STORAGE)
+ */
 static const struct status_item {
     const char *name;
-    enum { STATUS_MAILBOXID, STATUS_APPENDLIMIT, STATUS_U32, STATUS_U64 } kind;
+    enum { STATUS_MAILBOXID, STATUS_APPENDLIMIT, STATUS_DELETED_STORAGE, STATUS_U32, STATUS_U64 } kind;
     size_t offset; /* in struct tb_mailbox */
 } status_items[] = {
     {"APPENDLIMIT", STATUS_APPENDLIMIT, 0},
     {"DELETED", STATUS_U32, offsetof(struct tb_mailbox, deleted)},
+    {"DELETED-STORAGE", STATUS_DELETED_STORAGE, 0},
     {"HIGHESTMODSEQ", STATUS_U64, offsetof(struct tb_mailbox, highestmodseq)},
     {"MAILBOXID", STATUS_MAILBOXID, 0},
     {"MESSAGES", STATUS_U32, offsetof(struct tb_mailbox, messages)},
@@ -319,6 +324,8 @@ static void put_item(struct imap_session *s, const struct status_item *item, con
         imap_putc(o, ')');
     } else if (item->kind == STATUS_APPENDLIMIT) {
         imap_put_u64(o, s->config->message_bytes_max);
+    } else if (item->kind == STATUS_DELETED_STORAGE) {
+        imap_put_u64(o, m->deleted > 0 ? tb_quota_deleted_bytes(s->account, m->mbox) : 0);
     } else if (item->offset == SIZE_MAX) {
         imap_putc(o, '0');
     } else {
@@ -350,6 +357,14 @@ void imap_status_items(struct imap_parser *p, struct imap_status *status)
             status->item[status->n++] = i;
     } while (!p->failed && imap_try_sp(p));
     imap_expect(p, ')');
+}
+
+bool imap_status_scans(const struct imap_status *status)
+{
+    for (size_t i = 0; i < status->n; i++)
+        if (status_items[status->item[i]].kind == STATUS_DELETED_STORAGE)
+            return true;
+    return false;
 }
 
 void imap_put_status(struct imap_session *s, struct tb_slice name, const struct tb_mailbox *m,

@@ -35,6 +35,7 @@ static const char *const rc_replies[] = {
     [TB_IO] = "NO [UNAVAILABLE] Storage trouble, try later",
     [TB_CORRUPT] = "NO [SERVERBUG] Stored data is damaged",
     [TB_CANCELLED] = "NO [UNAVAILABLE] Cancelled",
+    [TB_OVERQUOTA] = "NO [OVERQUOTA] Over quota",
 };
 
 enum imap_run imap_reply_rc(struct imap_cmd *cmd, enum tb_rc rc)

@@ -31,6 +31,8 @@ static const struct imap_verb verbs[] = {
     {"EXPUNGE", SEL, VERB_SHIFTS, imap_parse_none, imap_run_expunge},
     {"FETCH", SEL, 0, imap_parse_fetch, imap_run_fetch},
     {"GETACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_getacl},
+    {"GETQUOTA", IN, VERB_SHIFTS, imap_parse_getquota, imap_run_getquota},
+    {"GETQUOTAROOT", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_getquotaroot},
     {"ID", ANY, VERB_SHIFTS, imap_parse_id, imap_run_id},
     {"IDLE", IN, VERB_SHIFTS, imap_parse_none, imap_run_idle},
     {"LIST", IN, VERB_SHIFTS, imap_parse_list, imap_run_list},
@@ -46,6 +48,7 @@ static const struct imap_verb verbs[] = {
     {"SEARCH", SEL, 0, imap_parse_search, imap_run_search},
     {"SELECT", IN, VERB_QUIET, imap_parse_select, imap_run_select},
     {"SETACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_setacl},
+    {"SETQUOTA", IN, VERB_SHIFTS, imap_parse_setquota, imap_run_setquota},
     {"SORT", SEL, 0, imap_parse_sort, imap_run_sort},
     {"STARTTLS", OUT, VERB_QUIET, imap_parse_none, imap_run_starttls},
     {"STATUS", IN, VERB_SHIFTS, imap_parse_status, imap_run_status},
@@ -130,6 +133,10 @@ static bool cap_auth(struct imap_session *s)
 {
     return cap_before(s) && imap_plain_allowed(s);
 }
+static bool cap_admin(struct imap_session *s)
+{
+    return cap_after(s) && imap_is_admin(s);
+}
 static bool cap_no_login(struct imap_session *s)
 {
     return cap_before(s) && !imap_plain_allowed(s);
@@ -171,6 +178,11 @@ static const struct {
     {"I18NLEVEL=1", cap_after},
     {"OBJECTID", cap_after},
     {"PARTIAL", cap_after},
+    {"QUOTA", cap_after},
+    {"QUOTA=RES-STORAGE", cap_after},
+    {"QUOTA=RES-MESSAGE", cap_after},
+    {"QUOTA=RES-MAILBOX", cap_after},
+    {"QUOTASET", cap_admin},
     {"SAVEDATE", cap_after},
     {"SEARCHRES", cap_after},
     {"SORT", cap_after},

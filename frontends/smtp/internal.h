@@ -15,6 +15,7 @@
 #define TB_SMTP_INTERNAL_H
 
 #include <tambo/delivery.h>
+#include <tambo/quota.h>
 
 #include "frontends/auth/auth.h"
 #include "frontends/config/config.h"
@@ -108,6 +109,7 @@ enum smtp_state {
     SMTP_CHUNK,      /* octets of a BDAT chunk */
     SMTP_SKIP,       /* octets of a refused BDAT chunk */
     SMTP_COMMIT,     /* the delivery is being made durable */
+    SMTP_ROOM,       /* a recipient's owner is asked whether there is room */
 };
 
 struct smtp_recipient {
@@ -134,6 +136,8 @@ struct smtp_transaction {
     struct tb_slice from;                /* reverse-path; arena */
     struct smtp_recipient *first, *last; /* arena */
     uint32_t recipients;
+    struct tb_quota_ask room;     /* RCPT's question (busy) */
+    struct smtp_recipient *asked; /* arena; for whom */
     char id[SMTP_ID_BYTES];
     struct tb_arena arena; /* owned */
     struct tb_buf trace;   /* owned; kept between messages */
@@ -201,6 +205,7 @@ enum tb_step smtp_step_data(struct smtp_session *s);
 enum tb_step smtp_step_chunk(struct smtp_session *s);
 enum tb_step smtp_step_skip(struct smtp_session *s);
 enum tb_step smtp_step_commit(struct smtp_session *s);
+enum tb_step smtp_step_room(struct smtp_session *s);
 bool smtp_transaction_open(const struct smtp_session *s);
 /* smtp_transaction_reset: forget the message; nothing of it is stored. No commit may be in flight. */
 void smtp_transaction_reset(struct smtp_session *s);

@@ -289,6 +289,7 @@ static enum tb_step (*const steps[])(struct smtp_session *s) = {
     [SMTP_CHUNK] = smtp_step_chunk,
     [SMTP_SKIP] = smtp_step_skip,
     [SMTP_COMMIT] = smtp_step_commit,
+    [SMTP_ROOM] = smtp_step_room,
 };
 
 static enum tb_step step(struct tb_conn *c)

@@ -39,7 +39,7 @@ static const struct outcome *outcome_of(enum tb_rc rc)
         return &stored;
     case TB_NOTFOUND:
         return &unknown;
-    case TB_LIMIT:
+    case TB_OVERQUOTA:
         return &quota;
     case TB_NOSPACE:
         return &nospace;
@@ -48,6 +48,13 @@ static const struct outcome *outcome_of(enum tb_rc rc)
     default:
         return &failed;
     }
+}
+
+/* outcome_here: as the configuration wants it (setting quota_full). */
+static const struct outcome *outcome_here(const struct smtp_session *s, enum tb_rc rc)
+{
+    static const struct outcome full = {"552 5.2.2 mailbox over quota", "quota"};
+    return rc == TB_OVERQUOTA && smtp_config(s)->quota_reject ? &full : outcome_of(rc);
 }
 
 static const struct outcome refusals[] = {
@@ -217,6 +224,21 @@ enum tb_step smtp_mail(struct smtp_session *s, struct tb_slice args)
     return STEP_MORE;
 }
 
+static void put_outcome(struct smtp_session *s, const struct outcome *o, const struct smtp_recipient *r)
+{
+    tb_conn_puts(s->conn, o->reply);
+    if (r) {
+        tb_conn_puts(s->conn, " <");
+        tb_conn_put(s->conn, r->address);
+        tb_conn_puts(s->conn, ">");
+    }
+    if (o == &stored) {
+        tb_conn_puts(s->conn, " ");
+        tb_conn_puts(s->conn, s->tx->id);
+    }
+    tb_conn_puts(s->conn, "\r\n");
+}
+
 /* ---- RCPT ---- */
 
 /* An address as it may stand in a log line: none of its bytes can end the field or begin another. */
@@ -244,19 +266,23 @@ static void find_twin(struct smtp_transaction *tx, struct smtp_recipient *r)
         }
 }
 
-static bool add_recipient(struct smtp_transaction *tx, struct tb_slice address, const struct tb_identity *who,
-                          struct tb_slice detail)
+/* make_recipient: not one of the transaction's yet. NULL without memory. */
+static struct smtp_recipient *make_recipient(struct smtp_transaction *tx, struct tb_slice address,
+                                             const struct tb_identity *who, struct tb_slice detail)
 {
     struct smtp_recipient *r = tb_arena_alloc(&tx->arena, sizeof(*r));
     if (!r)
-        return false;
+        return NULL;
     r->address = tb_arena_copy(&tx->arena, address);
     r->account = tb_arena_copy(&tx->arena, tb_slice_str(who->name));
     r->target.id = who->id;
     r->target.mailbox = tb_arena_copy(&tx->arena, detail.len > 0 ? detail : TB_SLICE("INBOX"));
     r->target.rc = TB_CANCELLED;
-    if (tx->arena.overflowed)
-        return false;
+    return tx->arena.overflowed ? NULL : r;
+}
+
+static void add_recipient(struct smtp_transaction *tx, struct smtp_recipient *r)
+{
     find_twin(tx, r);
     if (tx->last)
         tx->last->next = r;
@@ -264,7 +290,6 @@ static bool add_recipient(struct smtp_transaction *tx, struct tb_slice address, 
         tx->first = r;
     tx->last = r;
     tx->recipients++;
-    return true;
 }
 
 static uint32_t recipients_max(const struct smtp_session *s)
@@ -289,12 +314,61 @@ static enum tb_step bad_recipient(struct smtp_session *s, struct tb_slice addres
  * client composes the next command, which saves the message two hops between threads (a tenth of its time). In
  * company it stays: hops hide behind other work then, and connections dealt out evenly keep the workers even.
  */
-static enum tb_step follow_recipient(struct smtp_session *s, const struct tb_identity *who)
+static enum tb_step follow_recipient(struct smtp_session *s, struct tb_account_id id)
 {
     if (s->tx->recipients > 1 || tb_conn_company(s->conn) > 2)
         return STEP_MORE;
-    tb_conn_move(s->conn, tb_store_worker_of(tb_worker_store(tb_conn_worker(s->conn)), who->id));
+    tb_conn_move(s->conn, tb_store_worker_of(tb_worker_store(tb_conn_worker(s->conn)), id));
     return STEP_WAIT;
+}
+
+static enum tb_step accept_recipient(struct smtp_session *s, struct smtp_recipient *r)
+{
+    add_recipient(s->tx, r);
+    tb_conn_puts(s->conn, "250 2.1.5 recipient ok\r\n");
+    return follow_recipient(s, r->target.id);
+}
+
+static void room_done(struct tb_op *op)
+{
+    struct smtp_transaction *tx = op->user;
+    tx->busy = false;
+    if (tx->session)
+        tb_conn_resume(tx->session->conn);
+    else
+        free_transaction(tx);
+}
+
+/*
+ * ask_room: SMTP has one answer for a whole message, so an account that is full is found here, where it costs nobody
+ * else the mail. LMTP answers each recipient at the end.
+ */
+static enum tb_step ask_room(struct smtp_session *s, struct smtp_recipient *r)
+{
+    struct smtp_transaction *tx = s->tx;
+    tx->asked = r;
+    tx->busy = true;
+    tx->room = (struct tb_quota_ask){
+        .op = {.done = room_done, .user = tx}, .id = r->target.id, .messages = 1, .bytes = 1};
+    s->state = SMTP_ROOM;
+    tb_quota_ask(tb_conn_worker(s->conn), &tx->room);
+    return STEP_WAIT;
+}
+
+enum tb_step smtp_step_room(struct smtp_session *s)
+{
+    struct smtp_transaction *tx = s->tx;
+    if (tx->busy)
+        return STEP_WAIT;
+    s->state = SMTP_COMMAND;
+    enum tb_rc rc = tx->room.op.rc;
+    if (rc == TB_OK)
+        return accept_recipient(s, tx->asked);
+    const struct outcome *o = outcome_here(s, rc);
+    struct log_text to = log_text(tx->asked->address);
+    tb_log(TB_LOG_INFO, "refused to=<%s> id=%s rip=%s reason=%s", to.text, tx->id, tb_conn_peer(s->conn), o->word);
+    put_outcome(s, o, NULL);
+    return STEP_MORE;
 }
 
 enum tb_step smtp_rcpt(struct smtp_session *s, struct tb_slice args)
@@ -332,12 +406,12 @@ enum tb_step smtp_rcpt(struct smtp_session *s, struct tb_slice args)
         tb_conn_puts(s->conn, "451 4.3.0 storage trouble, try later\r\n");
         return STEP_MORE;
     }
-    if (!add_recipient(s->tx, path.mailbox, &who, detail)) {
+    struct smtp_recipient *r = make_recipient(s->tx, path.mailbox, &who, detail);
+    if (!r) {
         tb_conn_puts(s->conn, "452 4.3.1 out of memory, try later\r\n");
         return STEP_MORE;
     }
-    tb_conn_puts(s->conn, "250 2.1.5 recipient ok\r\n");
-    return follow_recipient(s, &who);
+    return s->kind == SMTP_LMTP ? accept_recipient(s, r) : ask_room(s, r);
 }
 
 /* ---- the delivery ---- */
@@ -453,33 +527,18 @@ static void log_all(const struct smtp_transaction *tx, const struct outcome *sam
             log_outcome(tx, r, same ? same : outcome_of(r->target.rc));
 }
 
-static void put_outcome(struct smtp_session *s, const struct outcome *o, const struct smtp_recipient *r)
-{
-    tb_conn_puts(s->conn, o->reply);
-    if (r) {
-        tb_conn_puts(s->conn, " <");
-        tb_conn_put(s->conn, r->address);
-        tb_conn_puts(s->conn, ">");
-    }
-    if (o == &stored) {
-        tb_conn_puts(s->conn, " ");
-        tb_conn_puts(s->conn, s->tx->id);
-    }
-    tb_conn_puts(s->conn, "\r\n");
-}
-
 /* answer: X2. same: the outcome of the whole message, or NULL: each recipient's own. */
 static enum tb_step answer(struct smtp_session *s, const struct outcome *same)
 {
     struct smtp_transaction *tx = s->tx;
     bool good = false;
     if (s->kind != SMTP_LMTP) {
-        const struct outcome *o = same ? same : outcome_of(tx->op.rc);
+        const struct outcome *o = same ? same : outcome_here(s, tx->op.rc);
         good = o == &stored;
         put_outcome(s, o, NULL);
     }
     for (const struct smtp_recipient *r = tx->first; r && s->kind == SMTP_LMTP; r = r->next) {
-        const struct outcome *o = same ? same : outcome_of((r->twin ? r->twin : r)->target.rc);
+        const struct outcome *o = same ? same : outcome_here(s, (r->twin ? r->twin : r)->target.rc);
         good = good || o == &stored;
         put_outcome(s, o, r);
     }

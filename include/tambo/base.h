@@ -26,7 +26,8 @@
     X(NOSPACE, "no space left") \
     X(IO, "input/output error") \
     X(CORRUPT, "data damaged") \
-    X(CANCELLED, "cancelled")
+    X(CANCELLED, "cancelled") \
+    X(OVERQUOTA, "over quota")
 
 enum tb_rc {
 #define X(name, text) TB_##name,

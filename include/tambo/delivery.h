@@ -24,8 +24,8 @@ struct tb_delivery_target {
     int64_t internaldate;
     bool is_append; /* the mailbox must exist: no falling back */
     /* results, after commit's done */
-    enum tb_rc
-        rc; /* OK: durable. NOTFOUND account or mailbox; NOSPACE; LIMIT quota; IO outcome unknown: no positive reply */
+    enum tb_rc rc; /* OK: durable. NOTFOUND account or mailbox; NOSPACE; OVERQUOTA; LIMIT UIDs are used up; IO outcome
+                      unknown: no positive reply */
     uint32_t uid, uidvalidity;
     uint64_t position; /* log position in the target's shard */
 };

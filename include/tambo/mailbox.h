@@ -209,7 +209,7 @@ struct tb_change; /* opaque: a change under way */
  *   op   its rc is the result. true: it is finished now, done does not run; false: done runs later
  *   out  to be freed by tb_change_free in any case
  * op->rc: OK applied (gate for durable); NOTFOUND the mailbox or the destination is gone; LIMIT UIDs or memory;
- * NOSPACE, BUSY, IO.
+ * OVERQUOTA: a COPY over the account's limits, nothing is copied; NOSPACE, BUSY, IO.
  */
 bool tb_change_start(struct tb_view *v, enum tb_change_kind kind, const struct tb_uidset *uids, uint32_t dst,
                      struct tb_op *op, struct tb_change **out) TB_USE_RESULT;

@@ -334,6 +334,7 @@ def later(corpus):
         (26, 0, struct.pack("<II", 1, 30)), (27, 0, struct.pack("<QQqIHH", 1, 4194400, 5, 0, 1, 0)),
         (27, 1, struct.pack("<QQqIHH", 1, 4194400, 5, 0, 1, 0)), (28, 0, struct.pack("<IIQ", 1, 20000, 4)),
         (29, 0, struct.pack("<IIQQ", 1, 0, 100, 50)), (29, 1, struct.pack("<IIQQ", 1, 0, 0, 0)),
+        (32, 0, struct.pack("<QQII", 1 << 30, 1000, 50, 0)),
         (30, 0, struct.pack("<QQIIII", 1000, 1000, 1000, 10, 10, 10)),
         (31, 0, struct.pack("<IIII", 1, 7, 3, 0) + b"bob"), (31, 1, struct.pack("<IIII", 1, 0, 2047, 0) + b"anyone"),
         (31, 0, struct.pack("<IIII", 1, 7, 0, 0)), (31, 2, struct.pack("<IIII", 2, 0, 0, 1)),

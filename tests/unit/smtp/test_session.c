@@ -53,7 +53,7 @@ static struct tb_net_config net_config;
 static struct tb_op *in_flight; /* a write, commit, login or timer */
 static bool hold;               /* leave it in flight */
 static bool step_at_a_time;     /* input byte by byte, and every write waits */
-static enum tb_rc commit_rc[8], begin_rc;
+static enum tb_rc commit_rc[8], begin_rc, room_rc;
 static unsigned commits, aborts, live_deliveries, atomics;
 static char stored[70 << 10];
 static size_t stored_len, stored_trace;
@@ -332,6 +332,13 @@ void tb_sasl_wipe(struct tb_sasl *s)
     memset(s, 0, sizeof(*s));
 }
 
+void tb_quota_ask(struct tb_worker *w, struct tb_quota_ask *q)
+{
+    assert_ptr_equal(w, &worker);
+    q->op.rc = room_rc;
+    fly(&q->op);
+}
+
 enum tb_rc tb_delivery_begin(struct tb_worker *w, uint64_t size_max, struct tb_delivery **out)
 {
     (void)w;
@@ -452,7 +459,7 @@ static void open_conn(const struct tb_proto *proto, enum tb_tls_mode tls)
     assert_true(proto->session_bytes <= sizeof(conn->session));
     commits = aborts = atomics = 0;
     hold = false;
-    begin_rc = TB_OK;
+    begin_rc = room_rc = TB_OK;
     memset(commit_rc, 0, sizeof(commit_rc)); /* TB_OK */
     proto->open(conn);
     turn();
@@ -636,7 +643,7 @@ static void test_lmtp(void **state)
         open_conn(&tb_lmtp_proto, TB_TLS_NONE);
         say("EHLO c\r\nHELO c\r\nLHLO c\r\n", "220 mail.example.test LMTP|500|500|250");
         say("MAIL FROM:<a@b>\r\nRCPT TO:<nobody>\r\nDATA\r\n", "250|550|503");
-        commit_rc[1] = TB_LIMIT;
+        commit_rc[1] = TB_OVERQUOTA;
         say("RCPT TO:<u>\r\nRCPT TO:<u2>\r\nRCPT TO:<u@example.test>\r\nRCPT TO:<nobody>\r\nRCPT TO:<u+x>\r\nDATA\r\n",
             "250|250|250|550|250|354");
         say("hello\r\n.\r\nMAIL FROM:<>\r\n", "250 2.0.0 stored <u> sid-1|452 4.2.2 mailbox over quota <u2>|"
@@ -674,7 +681,7 @@ static void test_refusals(void **state)
         say(text + 13, "250");
         assert_int_equal(commits, 2);
         assert_int_equal(aborts, 2);
-        static const enum tb_rc rcs[] = {TB_NOSPACE, TB_LIMIT, TB_NOTFOUND, TB_IO, TB_BUSY, TB_CANCELLED};
+        static const enum tb_rc rcs[] = {TB_NOSPACE, TB_OVERQUOTA, TB_NOTFOUND, TB_IO, TB_BUSY, TB_CANCELLED};
         static const char *const replies[] = {
             "452 4.3.1", "452 4.2.2", "550 5.1.1", "451 4.3.0", "451 4.3.2", "451 4.3.0",
         };
@@ -683,6 +690,14 @@ static void test_refusals(void **state)
             say("MAIL FROM:<>\r\nRCPT TO:<u>\r\nDATA\r\n", "250|250|354");
             say("x\r\n.\r\n", replies[i]);
         }
+        commit_rc[0] = TB_OK;
+        room_rc = TB_OVERQUOTA; /* who is full is refused alone; LMTP's clients hear it at the end */
+        say("MAIL FROM:<>\r\nRCPT TO:<u>\r\nDATA\r\nRSET\r\n", "250|452 4.2.2|503|250");
+        config.quota_reject = true;
+        say("MAIL FROM:<>\r\nRCPT TO:<u>\r\nRSET\r\n", "250|552 5.2.2|250");
+        room_rc = TB_IO;
+        say("MAIL FROM:<>\r\nRCPT TO:<u>\r\nRSET\r\n", "250|451 4.3.0|250");
+        room_rc = TB_OK;
         begin_rc = TB_LIMIT;
         say("MAIL FROM:<>\r\nRCPT TO:<u>\r\nDATA\r\nBDAT 4 LAST\r\nQUITNOOP\r\n", "250|250|452|452|250");
         close_conn();

@@ -25,12 +25,14 @@ struct append {
     struct imap_session *s;       /* borrowed; NULL: the connection is gone */
     struct tb_delivery *delivery; /* owned; NULL: refused, or handed to its commit */
     struct tb_delivery_target target;
+    struct tb_mailbox mailbox; /* without its name */
     struct tb_op op;
     struct tb_arena arena; /* what target borrows */
     uint64_t left;         /* literal bytes still to come */
     enum append_phase phase;
     bool busy; /* op is in flight */
     bool nul, literal8;
+    bool utf8;           /* a ")" follows the literal */
     const char *refusal; /* static; what to answer instead of storing */
 };
 
@@ -46,6 +48,7 @@ void imap_parse_append(struct imap_parser *p, struct imap_cmd *cmd)
     if (!a)
         return;
     a->mailbox = mailbox;
+    a->given = p->given;
     if (imap_at(p, '(')) {
         imap_flag_list(p, &a->flags);
         imap_sp(p);
@@ -54,6 +57,16 @@ void imap_parse_append(struct imap_parser *p, struct imap_cmd *cmd)
         a->internaldate = imap_date_time(p);
         a->has_date = true;
         imap_sp(p);
+    }
+    struct imap_parser look = *p;
+    if (imap_at(p, 'U') || imap_at(p, 'u')) { /* append-data =/ "UTF8" SP "(" literal8 ")" */
+        a->utf8 = tb_slice_ieq(imap_word(&look), TB_SLICE("UTF8"));
+        imap_sp(&look);
+        imap_expect(&look, '(');
+        if (!a->utf8 || look.failed || !imap_at(&look, '~'))
+            imap_fail(p, "BAD Expected UTF8 and a literal8 in parentheses");
+        else
+            p->p = look.p;
     }
     (void)imap_try(p, '~');
     if (!p->failed && !imap_at(p, '{'))
@@ -112,6 +125,8 @@ static const char *prepare(struct imap_session *s, struct append *a, const struc
         return "NO [TRYCREATE] No such mailbox";
     if (rc != TB_OK)
         return "NO [CANNOT] Not a mailbox";
+    if (args->utf8 && !s->out.utf8)
+        return "NO [CANNOT] ENABLE UTF8=ACCEPT first"; /* RFC 6855 4 */
     if (size > s->config->message_bytes_max)
         return "NO [TOOBIG] Message too large";
     if (size == 0)
@@ -127,6 +142,8 @@ static const char *prepare(struct imap_session *s, struct append *a, const struc
     struct tb_worker *w = tb_conn_worker(s->conn);
     a->target.id = s->account_id;
     a->target.mbox = m.mbox;
+    a->mailbox = m;
+    a->mailbox.name = (struct tb_slice){0};
     a->target.flags = args->flags.flags;
     a->target.internaldate = args->has_date ? args->internaldate : tb_io_wall_s(tb_worker_io(w));
     a->target.is_append = true;
@@ -157,6 +174,7 @@ void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struc
     a->s = s;
     a->left = l->size;
     a->literal8 = l->literal8;
+    a->utf8 = !refusal && ((const struct imap_append_args *)cmd->args)->utf8;
     tb_arena_init(&a->arena, 64 << 10);
     refusal = refusal ? refusal : prepare(s, a, cmd->args, l->size);
     if (refusal)
@@ -199,11 +217,12 @@ static enum imap_run take_tail(struct imap_session *s, struct imap_cmd *cmd, str
     size_t n = s->frame.scanned;
     if (r == FRAME_MORE)
         return tb_conn_eof(s->conn) ? RUN_CLOSE : RUN_WAIT;
+    bool whole = r == FRAME_COMMAND && (a->utf8 ? n == 3 && tb_conn_input(s->conn).ptr[0] == ')' : n == 2);
     s->frame = (struct imap_frame){0};
     tb_conn_consume(s->conn, n);
     if (r == FRAME_LONG || (r == FRAME_LITERAL && !l.sync))
         s->farewell = "Lost track of the command";
-    if (r != FRAME_COMMAND || n != 2)
+    if (!whole)
         give_up(a, "BAD Unexpected text after the message");
     else if (a->nul && !a->refusal)
         give_up(a, a->literal8 ? "NO [UNKNOWN-CTE] NUL in a message is not stored here" : "BAD NUL in a literal");
@@ -225,6 +244,9 @@ static enum imap_run answer(struct imap_session *s, struct imap_cmd *cmd, const 
         return imap_reply(cmd, "NO [TRYCREATE] No such mailbox");
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
+    const struct imap_append_args *args = cmd->args;
+    if (s->enabled & IMAP_REV2 && !tb_slice_eq(args->mailbox, args->given))
+        imap_put_list(s, &a->mailbox, args->mailbox, args->given); /* RFC 9051 6.3.12 */
     struct tb_buf b;
     tb_buf_init(&b, 256);
     tb_buf_str(&b, "OK [APPENDUID ");

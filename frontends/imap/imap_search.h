@@ -15,7 +15,8 @@ struct imap_search {
     struct tb_search_key *root;
     struct tb_slice tag;
     uint32_t keys;
-    bool extended;                        /* RETURN was there */
+    bool extended;                        /* RETURN was there, or the client enabled IMAP4rev2 */
+    bool charset;                         /* CHARSET was there */
     uint8_t wants;                        /* RETURN_... */
     bool from_end;                        /* PARTIAL counts from the end */
     uint32_t partial_first, partial_last; /* as sent, in order, without sign */

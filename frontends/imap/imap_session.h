@@ -91,9 +91,11 @@ struct imap_parser {
     const char *p, *end;
     struct tb_arena *arena;
     uint32_t depth;
-    bool failed;       /* sticky: later calls do nothing and return empty values */
-    bool cut;          /* what failed was a literal whose bytes are not there */
-    const char *error; /* static: what to answer, "BAD ..." or "NO [...] ..." */
+    bool failed;           /* sticky: later calls do nothing and return empty values */
+    bool cut;              /* what failed was a literal whose bytes are not there */
+    const char *error;     /* static: what to answer, "BAD ..." or "NO [...] ..." */
+    bool utf8;             /* in: mailbox names are UTF-8, "&" stands for itself (RFC 9051 5.1, RFC 6855 3) */
+    struct tb_slice given; /* out: the last mailbox name as it was sent, in UTF-8 */
 };
 struct imap_set_range {
     uint32_t first, last; /* as sent; 0 = "*" */
@@ -135,10 +137,11 @@ uint64_t imap_modseq(struct imap_parser *p); /* mod-sequence-valzer: 0 to 2^63 -
 bool imap_date(struct imap_parser *p, int32_t *day);
 int64_t imap_date_time(struct imap_parser *p);
 struct imap_append_args {
-    struct tb_slice mailbox;
+    struct tb_slice mailbox, given;
     struct imap_flags flags;
     int64_t internaldate;
     bool has_date;
+    bool utf8; /* "UTF8 (~{n}": a ")" follows the message (RFC 6855 4) */
 };
 /*
  * imap_append_head: p holds a command up to and with the literal's head that the framer has just met.
@@ -189,6 +192,7 @@ struct imap_out {
     struct tb_conn *conn;
     char *base, *p, *end; /* reserved in the connection's output; base == end: none */
     bool dead;            /* no memory: the connection is going to be closed */
+    bool utf8;            /* the client reads UTF-8 in quoted strings and names: it enabled IMAP4rev2 or UTF8=ACCEPT */
 };
 struct imap_keywords { /* of the selected mailbox, for one command */
     struct tb_slice names[TB_KEYWORDS_MAX];
@@ -214,9 +218,9 @@ void imap_putc(struct imap_out *o, char c);
 void imap_put_u64(struct imap_out *o, uint64_t v);
 /* imap_put_astring: as an atom, a quoted string or a literal, the first that can carry it. */
 void imap_put_astring(struct imap_out *o, struct tb_slice s);
-/* imap_put_string: quoted, or a literal. */
+/* imap_put_string: quoted, or a literal; 8-bit bytes are quoted only as UTF-8 that the client asked for. */
 void imap_put_string(struct imap_out *o, struct tb_slice s);
-/* imap_put_mailbox: a UTF-8 name in modified UTF-7. */
+/* imap_put_mailbox: a UTF-8 name, in modified UTF-7 unless the client reads UTF-8. */
 void imap_put_mailbox(struct imap_out *o, struct tb_slice name);
 /*
  * imap_put_ranges: set->v[*at..] as sequence-set text, at most IMAP_RANGES_A_LINE of them; *at is moved on. Nothing is
@@ -314,7 +318,7 @@ enum tb_rc imap_set_resolve(struct imap_session *s, const struct imap_set *set, 
 
 /* ---- resync.c: CONDSTORE and QRESYNC (RFC 7162) ---- */
 
-enum imap_enabled { IMAP_CONDSTORE = 1, IMAP_QRESYNC = 2 }; /* bits of s->enabled */
+enum imap_enabled { IMAP_CONDSTORE = 1, IMAP_QRESYNC = 2, IMAP_REV2 = 4, IMAP_UTF8 = 8 }; /* bits of s->enabled */
 /* imap_condstore: a command that enables CONDSTORE was seen (RFC 7162 3.1): from now on FETCH responses have MODSEQ. */
 void imap_condstore(struct imap_session *s);
 /* imap_put_vanished: "* VANISHED (EARLIER) set", in lines; *at moves on. False: the output is full, call again. */
@@ -500,7 +504,10 @@ void imap_put_status(struct imap_session *s, struct tb_slice name, const struct 
 /* imap_put_mailboxid: a mailbox's objectid (RFC 8474 4). */
 void imap_put_mailboxid(struct imap_out *o, uint64_t mailboxid);
 void imap_parse_none(struct imap_parser *p, struct imap_cmd *cmd);        /* no arguments */
-void imap_parse_one_mailbox(struct imap_parser *p, struct imap_cmd *cmd); /* args: struct tb_slice */
+void imap_parse_one_mailbox(struct imap_parser *p, struct imap_cmd *cmd); /* args: struct imap_one_mailbox */
+struct imap_one_mailbox {
+    struct tb_slice name, given; /* given: as it was sent */
+};
 IMAP_VERB_RUN(capability)
 IMAP_VERB_RUN(noop)
 IMAP_VERB_RUN(logout)
@@ -551,7 +558,14 @@ bool imap_is_admin(const struct imap_session *s);
  */
 void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struct imap_literal *l, const char *refusal);
 
-/* ---- list.c, for tests: the pattern matcher ---- */
+/* ---- list.c ---- */
+/*
+ * imap_put_list: "* LIST" of one mailbox, unasked. m: for its attributes, NULL: it is gone; oldname: what it was called
+ * by, told if it differs. RFC 9051 6.3.2, 6.3.9.7.
+ */
+void imap_put_list(struct imap_session *s, const struct tb_mailbox *m, struct tb_slice name, struct tb_slice oldname);
+
+/* ... for tests: the pattern matcher */
 struct imap_pattern;
 /* imap_pattern_new: NULL when the arena is full, or when the pattern can match no name at all (*never set). */
 struct imap_pattern *imap_pattern_new(struct tb_slice pattern, struct tb_arena *arena, bool *never);

@@ -4,7 +4,8 @@
  *
  * A pattern is matched by a bit-parallel automaton: time is the name's length times the pattern's length /
  * 64, whatever the wildcards. Thread: the connection's owner; the matcher: any. RFC 3501 6.3.8, 6.3.9; 3348
- * (CHILDREN); 5258 (LIST-EXTENDED); 5819 (LIST-STATUS); 6154 (SPECIAL-USE); 8440 (LIST-MYRIGHTS).
+ * (CHILDREN); 5258 (LIST-EXTENDED); 5819 (LIST-STATUS); 6154 (SPECIAL-USE); 8440 (LIST-MYRIGHTS);
+ * 9051 6.3.9.7 (OLDNAME).
  */
 #include "imap_session.h"
 
@@ -363,6 +364,25 @@ static void put_line(struct imap_session *s, const struct list_args *a, const st
         put_rights(s, m->name, rights);
     if (a->give & LIST_STATUS && rights & TB_RIGHT_READ)
         imap_put_status(s, m->name, m, &a->status); /* RFC 5819 2 */
+}
+
+void imap_put_list(struct imap_session *s, const struct tb_mailbox *m, struct tb_slice name, struct tb_slice oldname)
+{
+    const struct list_args plain = {.kind = KIND_LIST, .extended = true};
+    struct imap_out *o = &s->out;
+    imap_puts(o, "* LIST (");
+    if (m)
+        put_attributes(s, &plain, m);
+    else
+        imap_puts(o, "\\NonExistent");
+    imap_puts(o, ") \"/\" ");
+    imap_put_mailbox(o, name);
+    if (!tb_slice_eq(name, oldname)) {
+        imap_puts(o, " (\"OLDNAME\" (");
+        imap_put_mailbox(o, oldname);
+        imap_puts(o, "))");
+    }
+    imap_puts(o, "\r\n");
 }
 
 /* told: was this level of v[i]'s name answered before, for itself or for a name above v[i] in the list? */

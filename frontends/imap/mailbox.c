@@ -16,6 +16,8 @@ static bool name_allowed(struct tb_slice name)
     for (;;) {
         const char *slash = memchr(p, '/', (size_t)(end - p));
         size_t n = (size_t)((slash ? slash : end) - p);
+        if (memmem(p, n, "\xe2\x80\xa8", 3) || memmem(p, n, "\xe2\x80\xa9", 3))
+            return false; /* line and paragraph separators, RFC 6855 3 */
         if (n == 0 || (n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
             return false;
         if (!slash)
@@ -57,7 +59,7 @@ static bool may_create(struct imap_errand *e, struct tb_account *a, struct tb_sl
 /* ---- CREATE, with its special use (RFC 6154 3) ---- */
 
 struct create_args {
-    struct tb_slice mailbox;
+    struct tb_slice mailbox, given;
     uint16_t special;
     bool refused; /* a use that no mailbox here can have */
 };
@@ -94,6 +96,7 @@ void imap_parse_create(struct imap_parser *p, struct imap_cmd *cmd)
     if (!a)
         return;
     a->mailbox = mailbox;
+    a->given = p->given;
     if (p->failed || !imap_try_sp(p))
         return;
     imap_expect(p, '(');
@@ -142,6 +145,8 @@ enum imap_run imap_run_create(struct imap_session *s, struct imap_cmd *cmd)
         return RUN_WAIT;
     if (e->rc != TB_OK)
         return imap_errand_reply(cmd, e);
+    if (s->enabled & IMAP_REV2 && !tb_slice_eq(a->mailbox, a->given))
+        imap_put_list(s, &e->mailbox, a->mailbox, a->given);
     tb_buf_init(&b, 256);
     tb_buf_str(&b, "OK [MAILBOXID (F"); /* RFC 8474 4.1 */
     tb_buf_u64(&b, e->mailbox.mailboxid);
@@ -167,13 +172,13 @@ static void work_delete(struct imap_errand *e, struct tb_worker *w, struct tb_ac
 
 enum imap_run imap_run_delete(struct imap_session *s, struct imap_cmd *cmd)
 {
-    const struct tb_slice *name = cmd->args;
+    const struct imap_one_mailbox *a = cmd->args;
     struct imap_errand *e = cmd->state;
     struct imap_place where;
     if (!e) {
-        if (is_inbox(*name))
+        if (is_inbox(a->name))
             return imap_reply(cmd, "NO [CANNOT] INBOX stays");
-        if (!imap_locate(s, *name, &where))
+        if (!imap_locate(s, a->name, &where))
             return imap_reply_rc(cmd, TB_NOTFOUND);
         if (!(e = imap_errand_of(s, cmd, &where)))
             return imap_reply_rc(cmd, TB_LIMIT);
@@ -187,24 +192,26 @@ enum imap_run imap_run_delete(struct imap_session *s, struct imap_cmd *cmd)
         imap_puts(&s->out, "* OK [CLOSED] The selected mailbox is deleted\r\n");
         imap_unselect(s);
     }
+    if (s->enabled & IMAP_REV2 && !tb_slice_eq(a->name, a->given))
+        imap_put_list(s, NULL, a->name, a->given);
     return imap_reply(cmd, "OK DELETE completed");
 }
 
 /* ---- RENAME ---- */
 
 struct rename_args {
-    struct tb_slice from, to;
+    struct tb_slice from, to, from_given, to_given;
 };
 
 void imap_parse_rename(struct imap_parser *p, struct imap_cmd *cmd)
 {
     struct rename_args *a = tb_arena_alloc(p->arena, sizeof *a);
     imap_sp(p);
-    struct tb_slice from = imap_mailbox(p);
+    struct tb_slice from = imap_mailbox(p), from_given = p->given;
     imap_sp(p);
     struct tb_slice to = imap_mailbox(p);
     if (a)
-        *a = (struct rename_args){from, to};
+        *a = (struct rename_args){from, to, from_given, p->given};
     cmd->args = a;
 }
 
@@ -214,6 +221,8 @@ static void work_rename(struct imap_errand *e, struct tb_worker *w, struct tb_ac
     if (!e->own && (!imap_errand_find(e, a, TB_RIGHT_DELETE_MAILBOX) || !may_create(e, a, e->second)))
         return;
     e->rc = tb_mailbox_rename(a, e->name, e->second);
+    if (e->rc == TB_OK)
+        e->rc = tb_mailbox_find(a, e->second, &e->arena, &e->mailbox);
 }
 
 /* owner_part: of a name: nothing, or the namespace and the owner's name in it. */
@@ -245,7 +254,11 @@ enum imap_run imap_run_rename(struct imap_session *s, struct imap_cmd *cmd)
     }
     if (e->busy)
         return RUN_WAIT;
-    return e->rc == TB_OK ? imap_reply(cmd, "OK RENAME completed") : imap_errand_reply(cmd, e);
+    if (e->rc != TB_OK)
+        return imap_errand_reply(cmd, e);
+    if (s->enabled & IMAP_REV2 && (!tb_slice_eq(a->from, a->from_given) || !tb_slice_eq(a->to, a->to_given)))
+        imap_put_list(s, &e->mailbox, a->to, a->from_given); /* RFC 9051 6.3.6 */
+    return imap_reply(cmd, "OK RENAME completed");
 }
 
 /* ---- SUBSCRIBE, UNSUBSCRIBE: names, in the session's own account, wherever they lead ---- */
@@ -258,7 +271,8 @@ static void work_subscribe(struct imap_errand *e, struct tb_worker *w, struct tb
 
 static enum imap_run subscribe(struct imap_session *s, struct imap_cmd *cmd, bool on)
 {
-    const struct imap_place home = {.id = s->account_id, .name = *(const struct tb_slice *)cmd->args, .own = true};
+    const struct imap_one_mailbox *a = cmd->args;
+    const struct imap_place home = {.id = s->account_id, .name = a->name, .own = true};
     struct imap_errand *e = cmd->state;
     if (!e) {
         if (!(e = imap_errand_of(s, cmd, &home)))

@@ -5,7 +5,7 @@
  *
  * Invariants: a failure is sticky; after it the parser stands at its end, so every loop ends, and every
  * function returns an empty value. Thread: any. RFC 3501 9; RFC 7888; RFC 9051 9 where it only widens (UTF-8
- * in quoted strings).
+ * in quoted strings) and in names; RFC 6855 3.
  */
 #include "imap_session.h"
 #include "chars.h"
@@ -226,30 +226,37 @@ static struct tb_slice name_normal(struct imap_parser *p, struct tb_slice s)
 static struct tb_slice decoded_name(struct imap_parser *p, struct tb_slice wire)
 {
     struct tb_slice s = {"", 0};
-    bool ascii = true;
+    bool eight = false, shifts = false;
     if (p->failed)
         return s;
     for (size_t i = 0; i < wire.len; i++) {
-        if ((uint8_t)wire.ptr[i] >= 0x80) {
-            imap_fail(p, "BAD Mailbox names are in modified UTF-7");
-            return s;
-        }
-        ascii = ascii && wire.ptr[i] != '&';
+        eight |= (uint8_t)wire.ptr[i] >= 0x80;
+        shifts |= wire.ptr[i] == '&';
     }
+    if (eight && !tb_utf8_valid(wire)) {
+        imap_fail(p, "BAD Mailbox names are UTF-8, or modified UTF-7");
+        return s;
+    }
+    p->given = wire;
+    if (eight || p->utf8 || !shifts) /* RFC 6855 3: UTF-8 is taken from everybody */
+        return eight ? name_normal(p, wire) : wire;
     if (!imap_name_decode(wire, p->arena, &s)) {
         imap_fail(p,
                   p->arena->overflowed ? "NO [LIMIT] Command too large" : "NO [CANNOT] Not a name in modified UTF-7");
         return (struct tb_slice){"", 0};
     }
-    return ascii ? s : name_normal(p, s);
+    p->given = s;
+    return name_normal(p, s);
 }
 
 /* mailbox = "INBOX" / astring; INBOX, alone or as the first level, in any case; one "/" at the end is forgiven. */
 struct tb_slice imap_mailbox(struct imap_parser *p)
 {
     struct tb_slice s = decoded_name(p, imap_astring(p));
-    if (s.len > 1 && s.ptr[s.len - 1] == '/')
+    if (s.len > 1 && s.ptr[s.len - 1] == '/') {
         s.len--;
+        p->given.len--;
+    }
     if (!p->failed && s.len == 0)
         imap_fail(p, "NO [CANNOT] A mailbox has a name");
     if (s.len >= 5 && tb_slice_istarts(s, TB_SLICE("INBOX")) && (s.len == 5 || s.ptr[5] == '/')) {
@@ -506,9 +513,9 @@ void imap_parse_none(struct imap_parser *p, struct imap_cmd *cmd)
 void imap_parse_one_mailbox(struct imap_parser *p, struct imap_cmd *cmd)
 {
     imap_sp(p);
-    struct tb_slice *name = tb_arena_alloc(p->arena, sizeof *name);
+    struct imap_one_mailbox *a = tb_arena_alloc(p->arena, sizeof *a);
     struct tb_slice s = imap_mailbox(p);
-    if (name)
-        *name = s;
-    cmd->args = name;
+    if (a)
+        *a = (struct imap_one_mailbox){s, p->given};
+    cmd->args = a;
 }

@@ -349,6 +349,7 @@ void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
     if (tb_slice_ieq(imap_word(&look), TB_SLICE("CHARSET"))) {
         imap_sp(&look);
         struct tb_slice charset = imap_astring(&look);
+        a->charset = true;
         imap_sp(&look);
         *p = look;
         known_charset(p, charset);
@@ -663,6 +664,12 @@ enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
     bool uid = cmd->verb->flags & VERB_UID;
     enum tb_rc rc;
     cmd->cleanup = search_cleanup;
+    if (a->charset && s->enabled & IMAP_UTF8)
+        return imap_reply(cmd, "BAD No CHARSET with UTF8=ACCEPT"); /* RFC 6855 3 */
+    if (!a->extended && s->enabled & IMAP_REV2) {                  /* RFC 9051 6.4.4 */
+        a->extended = true;
+        a->wants = RETURN_ALL;
+    }
     enum imap_run r = imap_search_find(s, a, &rc);
     if (r != RUN_DONE)
         return r;

@@ -20,7 +20,7 @@ static void put_ok_number(struct imap_session *s, const char *code, uint64_t v, 
 /* ---- SELECT and EXAMINE with their parameters (RFC 4466 2.1, RFC 7162 3.1.8, 3.2.5) ---- */
 
 struct select_args {
-    struct tb_slice mailbox;
+    struct tb_slice mailbox, given;
     bool condstore, qresync, has_known;
     uint32_t uidvalidity;
     uint64_t modseq;
@@ -79,6 +79,7 @@ void imap_parse_select(struct imap_parser *p, struct imap_cmd *cmd)
     if (!a)
         return;
     a->mailbox = mailbox;
+    a->given = p->given;
     if (p->failed || !imap_try_sp(p))
         return;
     imap_expect(p, '(');
@@ -94,13 +95,14 @@ void imap_parse_select(struct imap_parser *p, struct imap_cmd *cmd)
     imap_expect(p, ')');
 }
 
-static void put_mailbox(struct imap_session *s, const struct tb_mailbox *m, const struct imap_keywords *k)
+static void put_mailbox(struct imap_session *s, const struct tb_mailbox *m, const struct imap_keywords *k,
+                        const struct select_args *a)
 {
     imap_put_flags_lists(s, k);
     imap_puts(&s->out, "* ");
     imap_put_u64(&s->out, tb_view_count(s->view));
-    imap_puts(&s->out, " EXISTS\r\n* 0 RECENT\r\n");
-    uint32_t unseen = tb_view_first_unseen(s->view);
+    imap_puts(&s->out, s->enabled & IMAP_REV2 ? " EXISTS\r\n" : " EXISTS\r\n* 0 RECENT\r\n");
+    uint32_t unseen = s->enabled & IMAP_REV2 ? 0 : tb_view_first_unseen(s->view);
     if (unseen > 0)
         put_ok_number(s, "UNSEEN", unseen, "First unseen");
     put_ok_number(s, "UIDVALIDITY", m->uidvalidity, "UIDs valid");
@@ -109,6 +111,8 @@ static void put_mailbox(struct imap_session *s, const struct tb_mailbox *m, cons
     imap_puts(&s->out, "* OK [MAILBOXID (");
     imap_put_mailboxid(&s->out, m->mailboxid);
     imap_puts(&s->out, ")] Id\r\n");
+    if (s->enabled & IMAP_REV2) /* RFC 9051 6.3.2 */
+        imap_put_list(s, m, a->mailbox, a->given);
 }
 
 static void select_cleanup(struct imap_session *s, struct imap_cmd *cmd)
@@ -155,7 +159,7 @@ static enum tb_rc open_mailbox(struct imap_session *s, struct imap_cmd *cmd, str
     s->state = IMAP_SELECTED;
     s->read_only = read_only;
     s->rights = a->rights;
-    put_mailbox(s, &m, k);
+    put_mailbox(s, &m, k, a);
     if (a->condstore || a->qresync)
         s->enabled |= IMAP_CONDSTORE;
     a->qresync = a->qresync && a->uidvalidity == m.uidvalidity;
@@ -169,9 +173,9 @@ static bool go_there(struct imap_session *s, struct select_args *a, enum tb_rc *
 {
     if (!a->located) {
         bool was = s->view != NULL;
-        imap_unselect(s); /* also when what follows fails: RFC 3501 6.3.1 */
-        if (was && s->enabled & IMAP_QRESYNC)
-            imap_puts(&s->out, "* OK [CLOSED] The mailbox before is closed\r\n"); /* RFC 7162 3.2.11 */
+        imap_unselect(s);                                   /* also when what follows fails: RFC 3501 6.3.1 */
+        if (was && s->enabled & (IMAP_QRESYNC | IMAP_REV2)) /* RFC 7162 3.2.11, RFC 9051 6.3.2 */
+            imap_puts(&s->out, "* OK [CLOSED] The mailbox before is closed\r\n");
         a->located = true;
         if (!imap_locate(s, a->mailbox, &a->where)) {
             *rc = TB_NOTFOUND;

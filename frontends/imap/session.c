@@ -168,6 +168,7 @@ static bool parse(struct imap_session *s)
         return false;
     }
     imap_parser_init(&p, text, &s->arena);
+    p.utf8 = s->out.utf8;
     if (!imap_parse_command(&p, &s->cmd)) {
         struct tb_slice tag = tag_of(text);
         bool counts = p.error[0] == 'B';
@@ -202,6 +203,7 @@ static void on_literal(struct imap_session *s, const struct imap_literal *l)
         tb_arena_reset(&s->arena);
         text = tb_arena_copy(&s->arena, text);
         imap_parser_init(&p, text.ptr ? text : TB_SLICE(""), &s->arena);
+        p.utf8 = s->out.utf8;
         enum imap_append_head head = imap_append_head(&p, &s->cmd);
         if (head != APPEND_OTHER) {
             take_command(s);

@@ -145,7 +145,7 @@ bool imap_put_flags(struct imap_session *s, uint32_t seqno, const struct tb_row 
     p = IMAP_FMT(p, "* ");
     p = imap_fmt_u64(p, seqno);
     p = IMAP_FMT(p, " FETCH (");
-    if (what & TELL_UID || s->enabled & IMAP_QRESYNC) {
+    if (what & TELL_UID || s->enabled & (IMAP_QRESYNC | IMAP_REV2)) { /* RFC 9051 7.5.2: unasked, always */
         p = IMAP_FMT(p, "UID ");
         p = imap_fmt_u64(p, row->uid);
         *p++ = ' ';
@@ -169,7 +169,7 @@ static void put_count(struct imap_session *s, const struct imap_sync *y)
     if (y->changes.added > 0) {
         imap_puts(&s->out, "* ");
         imap_put_u64(&s->out, y->changes.count);
-        imap_puts(&s->out, " EXISTS\r\n* 0 RECENT\r\n");
+        imap_puts(&s->out, s->enabled & IMAP_REV2 ? " EXISTS\r\n" : " EXISTS\r\n* 0 RECENT\r\n");
     }
     if (y->changes.keywords_changed)
         imap_put_flags_lists(s, y->keywords);

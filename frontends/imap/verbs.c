@@ -148,6 +148,7 @@ static const struct {
 } capabilities[] = {
     // clang-format off
     {"IMAP4rev1", cap_always},
+    {"IMAP4rev2", cap_always},
     {"SASL-IR", cap_before},
     {"LITERAL-", cap_before}, /* RFC 7888 5: small ones only, before we know the peer */
     {"LITERAL+", cap_after},
@@ -193,6 +194,7 @@ static const struct {
     {"THREAD=REFS", cap_after},
     {"WITHIN", cap_after},
     {"UNSELECT", cap_after},
+    {"UTF8=ACCEPT", cap_after},
     // clang-format on
 };
 

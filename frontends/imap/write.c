@@ -98,8 +98,8 @@ void imap_put_string(struct imap_out *o, struct tb_slice s)
 {
     bool quotable = s.len <= 1000;
     for (size_t i = 0; i < s.len && quotable; i++)
-        quotable = (uint8_t)s.ptr[i] < 0x80 && s.ptr[i] != '\r' && s.ptr[i] != '\n' && s.ptr[i] != '\0';
-    if (!quotable) {
+        quotable = ((uint8_t)s.ptr[i] < 0x80 || o->utf8) && s.ptr[i] != '\r' && s.ptr[i] != '\n' && s.ptr[i] != '\0';
+    if (!quotable || (o->utf8 && !tb_utf8_valid(s))) {
         imap_putc(o, '{');
         imap_put_u64(o, s.len);
         imap_puts(o, "}\r\n");
@@ -133,6 +133,10 @@ void imap_put_astring(struct imap_out *o, struct tb_slice s)
 void imap_put_mailbox(struct imap_out *o, struct tb_slice name)
 {
     struct tb_buf b;
+    if (o->utf8) {
+        imap_put_astring(o, name);
+        return;
+    }
     tb_buf_init(&b, 4 * TB_MBOX_NAME_MAX + 64);
     imap_name_encode(name, &b);
     imap_put_astring(o, tb_buf_all(&b));

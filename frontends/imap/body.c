@@ -220,9 +220,10 @@ static void slot_open(struct slot *x)
     enum tb_rc rc = TB_OK;
     if (f->needs_parts && !x->scan) {
         rc = tb_cached_get(s->view, x->row.uid, &texts);
-        x->scan = rc == TB_BUSY || rc == TB_CORRUPT;
-        if (x->scan)
+        if (rc == TB_BUSY || rc == TB_CORRUPT) {
+            x->scan = f->may_scan;
             rc = TB_OK;
+        }
     }
     if (rc == TB_OK)
         rc = tb_body_open(s->view, x->row.uid, &x->body);
@@ -370,7 +371,8 @@ static enum imap_run begin(struct slot *x)
         }
     }
     for (size_t i = 0; i < f->sections_n; i++) {
-        if (f->sections[i].want == WANT_BODY || x->pieces[i].encoding != TB_ENC_UNKNOWN)
+        enum imap_section_want want = f->sections[i].want;
+        if (want == WANT_BODY || want == WANT_PREVIEW || x->pieces[i].encoding != TB_ENC_UNKNOWN)
             continue;
         f->unknown_cte = true;
         return RUN_DONE;
@@ -446,6 +448,29 @@ static enum imap_run write_fields(struct slot *x, const struct imap_section *c, 
     put_size(s, text.len, false);
     imap_put(&s->out, text);
     tb_buf_free(&subset);
+    tb_buf_free(&x->fields);
+    tb_buf_init(&x->fields, 2 * TB_MIME_HEADER_MAX);
+    return RUN_DONE;
+}
+
+/* write_preview: RFC 8970 3.2. */
+static enum imap_run write_preview(struct slot *x, const struct imap_section *c, const struct imap_piece *p)
+{
+    struct imap_session *s = x->window->s;
+    struct tb_slice bytes = {"", 0};
+    struct tb_buf text;
+    enum tb_rc rc = p->size > 0 ? gather(x, p, &bytes) : TB_OK;
+    if (rc == TB_BUSY)
+        return RUN_WAIT;
+    if (rc != TB_OK)
+        return damaged(x, rc);
+    tb_buf_init(&text, 4 * TB_PREVIEW_CHARS + 16);
+    if (p->encoding != TB_ENC_UNKNOWN)
+        tb_text_preview(p->encoding, tb_slice_str(p->charset), bytes, &text);
+    put_label(s, x, c);
+    imap_putc(&s->out, ' ');
+    imap_put_string(&s->out, text.len > 0 ? tb_buf_all(&text) : TB_SLICE(""));
+    tb_buf_free(&text);
     tb_buf_free(&x->fields);
     tb_buf_init(&x->fields, 2 * TB_MIME_HEADER_MAX);
     return RUN_DONE;
@@ -585,6 +610,8 @@ static enum imap_run write_pieces(struct slot *x)
         if (p->nil) {
             put_label(s, x, c);
             imap_puts(&s->out, c->want == WANT_BINARY_SIZE ? " 0" : " NIL");
+        } else if (c->want == WANT_PREVIEW) {
+            r = write_preview(x, c, p);
         } else if (c->want != WANT_BODY) {
             r = write_binary(x, c, p);
         } else if (c->kind == SECTION_FIELDS || c->kind == SECTION_FIELDS_NOT) {

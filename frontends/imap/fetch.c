@@ -163,11 +163,27 @@ static bool section_att(struct imap_parser *p, struct imap_fetch *f, struct tb_s
     return false;
 }
 
+/* preview_att: PREVIEW, which is asked for once however often. */
+static bool preview_att(struct imap_parser *p, struct imap_fetch *f, struct tb_slice name)
+{
+    struct imap_section again, *x = &again;
+    if (!tb_slice_ieq(name, TB_SLICE("PREVIEW")))
+        return false;
+    for (size_t i = 0; i < f->sections_n; i++)
+        if (f->sections[i].want == WANT_PREVIEW) {
+            imap_preview_parse(p, &again);
+            return true;
+        }
+    if ((x = add_section(p, f)) != NULL)
+        imap_preview_parse(p, x);
+    return true;
+}
+
 /* fetch-att = "ENVELOPE" / "FLAGS" / ... / "BODY" section ["<" number "." nz-number ">"] / ... */
 static void fetch_att(struct imap_parser *p, struct imap_fetch *f)
 {
     struct tb_slice name = imap_word(p);
-    if (p->failed || (imap_at(p, '[') && section_att(p, f, name)))
+    if (p->failed || (imap_at(p, '[') && section_att(p, f, name)) || preview_att(p, f, name))
         return;
     for (size_t i = 0; i < TB_ARRAY_LEN(kinds); i++) {
         if (tb_slice_ieq(name, tb_slice_str(kinds[i]->name))) {
@@ -253,7 +269,9 @@ void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
         fetch_modifiers(p, cmd, f);
     }
     for (size_t i = 0; i < f->sections_n; i++) {
-        f->needs_parts |= f->sections[i].path_n > 0;
+        bool preview = f->sections[i].want == WANT_PREVIEW, parts = preview || f->sections[i].path_n > 0;
+        f->needs_parts |= parts;
+        f->may_scan |= parts && !(preview && f->sections[i].lazy);
         f->sets_seen |= !f->sections[i].peek;
     }
 }

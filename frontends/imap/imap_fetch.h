@@ -17,7 +17,7 @@ enum {
 
 /* ---- section.c ---- */
 
-enum imap_section_want { WANT_BODY, WANT_BINARY, WANT_BINARY_SIZE };
+enum imap_section_want { WANT_BODY, WANT_BINARY, WANT_BINARY_SIZE, WANT_PREVIEW };
 enum imap_section_kind { SECTION_ALL, SECTION_HEADER, SECTION_FIELDS, SECTION_FIELDS_NOT, SECTION_TEXT, SECTION_MIME };
 struct imap_section { /* one BODY[...] or BINARY[...] item; arena */
     enum imap_section_want want;
@@ -27,6 +27,7 @@ struct imap_section { /* one BODY[...] or BINARY[...] item; arena */
     uint32_t path_n;
     bool absent; /* deeper than any part */
     bool peek, partial;
+    bool lazy;              /* PREVIEW (LAZY): NIL where the message would have to be scanned */
     uint32_t offset, count; /* of partial */
     struct tb_slice *fields;
     size_t fields_n;
@@ -35,9 +36,12 @@ struct imap_piece { /* where a section's bytes lie in one message */
     uint64_t offset, size;
     enum tb_encoding encoding; /* of BINARY: what is to be undone */
     bool nil;                  /* there is no such part */
+    char charset[64];          /* of PREVIEW */
 };
 /* imap_section_parse: after "BODY", "BINARY.PEEK" and the like: "[" section-spec "]" ["<" number "." nz-number ">"]. */
 void imap_section_parse(struct imap_parser *p, enum imap_section_want want, bool peek, struct imap_section *out);
+/* imap_preview_parse: after "PREVIEW": [SP "(" "LAZY" ")"] (RFC 8970 6). */
+void imap_preview_parse(struct imap_parser *p, struct imap_section *out);
 /* imap_section_find: the piece in a message of `size` bytes. parts: needed only with path_n > 0. BINARY: all of it,
  * still encoded; its partial range counts decoded bytes. */
 void imap_section_find(const struct imap_section *x, struct tb_slice parts, uint64_t header_size, uint64_t size,
@@ -85,6 +89,7 @@ struct imap_fetch { /* arena; args and state of one FETCH */
     struct imap_section *sections;
     size_t sections_n;
     bool needs_parts, sets_seen;
+    bool may_scan; /* something is asked for that a message without stored texts must be scanned for */
     bool has_changedsince, vanished;
     uint64_t changedsince;
     struct imap_partial partial;

@@ -191,9 +191,45 @@ static void find_in_part(const struct imap_section *x, struct tb_slice parts, st
     }
 }
 
+void imap_preview_parse(struct imap_parser *p, struct imap_section *x)
+{
+    struct imap_parser look = *p;
+    *x = (struct imap_section){.want = WANT_PREVIEW, .peek = true, .label = TB_SLICE("PREVIEW")};
+    if (!imap_try_sp(&look) || !imap_try(&look, '(') || !tb_slice_ieq(imap_word(&look), TB_SLICE("LAZY")) ||
+        !imap_try(&look, ')'))
+        return;
+    x->lazy = true;
+    *p = look;
+}
+
+/* find_preview: the beginning of the first text; nothing of it, if there is none. No table: it would have to be made.
+ */
+static void find_preview(struct tb_slice parts, uint64_t size, struct imap_piece *out)
+{
+    struct tb_part part;
+    size_t cursor = 0;
+    *out = (struct imap_piece){.nil = parts.len == 0};
+    while (tb_parts_next(parts, &cursor, &part) == TB_OK) {
+        if (part.kind != TB_PART_TEXT || part.body_size == 0 || part.body_offset >= size)
+            continue;
+        out->offset = part.body_offset;
+        out->size = part.body_size < TB_PREVIEW_BYTES ? part.body_size : TB_PREVIEW_BYTES;
+        if (out->size > size - out->offset)
+            out->size = size - out->offset;
+        out->encoding = part.encoding;
+        if (part.charset.len < sizeof out->charset)
+            memcpy(out->charset, part.charset.ptr, part.charset.len);
+        return;
+    }
+}
+
 void imap_section_find(const struct imap_section *x, struct tb_slice parts, uint64_t header_size, uint64_t size,
                        struct imap_piece *out)
 {
+    if (x->want == WANT_PREVIEW) {
+        find_preview(parts, size, out);
+        return;
+    }
     if (header_size > size)
         header_size = size;
     if (x->path_n > 0)

@@ -179,6 +179,7 @@ static const struct {
     {"I18NLEVEL=1", cap_after},
     {"OBJECTID", cap_after},
     {"PARTIAL", cap_after},
+    {"PREVIEW", cap_after},
     {"QUOTA", cap_after},
     {"QUOTA=RES-STORAGE", cap_after},
     {"QUOTA=RES-MESSAGE", cap_after},

@@ -120,6 +120,12 @@ bool tb_date_civil_day(int year, int month, int day, int32_t *out);
 /* tb_text_decode: undo the transfer encoding and convert to UTF-8; bad input becomes U+FFFD; never more than out's
  * limit. */
 void tb_text_decode(enum tb_encoding enc, struct tb_slice charset, struct tb_slice bytes, struct tb_buf *out);
+enum { TB_PREVIEW_CHARS = 200, TB_PREVIEW_BYTES = 16 << 10 };
+/*
+ * tb_text_preview: append the first TB_PREVIEW_CHARS characters of a text part as one line of UTF-8, without markup or
+ * quoted lines (RFC 8970 3.3). bytes: the part's beginning, as transferred; at most TB_PREVIEW_BYTES are looked at.
+ */
+void tb_text_preview(enum tb_encoding enc, struct tb_slice charset, struct tb_slice bytes, struct tb_buf *out);
 /* tb_text_fold: Unicode simple case folding (utf8proc) for substring search, RFC 9051 6.4.4. */
 void tb_text_fold(struct tb_slice utf8, struct tb_buf *out);
 /* tb_text_casemap: i;unicode-casemap (RFC 5051 2): titlecase and decompose each character; compare the octets. */

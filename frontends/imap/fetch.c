@@ -166,7 +166,7 @@ static bool section_att(struct imap_parser *p, struct imap_fetch *f, struct tb_s
 /* preview_att: PREVIEW, which is asked for once however often. */
 static bool preview_att(struct imap_parser *p, struct imap_fetch *f, struct tb_slice name)
 {
-    struct imap_section again, *x = &again;
+    struct imap_section again, *x;
     if (!tb_slice_ieq(name, TB_SLICE("PREVIEW")))
         return false;
     for (size_t i = 0; i < f->sections_n; i++)

@@ -12,6 +12,7 @@ import os
 import random
 import re
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -138,11 +139,72 @@ def play(c, seed):
                    (want, len(want)), what)
 
 
+def worst_answer(d, user, stop, out):
+    """The longest that a session of the same worker waited for NOOP until stop is set."""
+    with wire.Imap(d, user) as c:
+        out.append(0.0)
+        while not stop.is_set():
+            begin = time.monotonic()
+            c.command(b"NOOP")
+            out[0] = max(out[0], time.monotonic() - begin)
+            time.sleep(0.002)
+
+
+def watched(d, c, command):
+    """Run a command; its answer, seconds, the worst NOOP meanwhile, and how far the daemon's memory rose, in MiB."""
+    stop, worst = threading.Event(), []
+    before = wire.memory_kib(d.process, "VmRSS")
+    thread = threading.Thread(target=worst_answer, args=(d, "ann", stop, worst))
+    wire.reset_peak(d.process)
+    thread.start()
+    try:
+        begin = time.monotonic()
+        answer = one_line(c, command)
+        seconds = time.monotonic() - begin
+    finally:
+        stop.set()
+        thread.join()
+    return answer, seconds, worst[0], (wire.memory_kib(d.process) - before) / 1024
+
+
+def big(d, c, checks, n):
+    """One large mailbox, made by copying 500 messages onto themselves: right, in slices, in bounded memory."""
+    rng = random.Random(n)
+    ids = ["%d@x" % i for i in range(400)]
+    made = [make(rng, number, ids) for number in range(1, 501)]
+    c.command(b"CREATE big")
+    for m, data in made:
+        when = time.strftime("%d-%b-%Y %H:%M:%S +0000", time.gmtime(m["arrival"])).encode()
+        c.command(b'APPEND big "%s" ' % when, data)
+    c.command(b"SELECT big")
+    count = 500
+    while count < n:
+        c.command(b"COPY 1:%d big" % min(count, n - count))
+        count += min(count, n - count)
+    c.command(b"NOOP")
+    dates = [threads.sent(m) for m, _ in made]
+    bases = [threads.collate(threads.base_subject(m["subject"])[0]) for m, _ in made]
+    keys = [(bases[i], -dates[i]) for i in range(500)]
+    for command, key in ((b"SORT (SUBJECT REVERSE DATE) UTF-8 ALL", keys), (b"SORT (ARRIVAL) UTF-8 ALL", None),
+                         (b"THREAD REFERENCES UTF-8 ALL", None)):
+        with checks.step("%s of %d messages" % (command.decode(), count)):
+            answer, seconds, worst, grown = watched(d, c, command)
+            print("     %.2f s; worst NOOP beside it %.1f ms; %.0f MiB" % (seconds, worst * 1000, grown))
+            numbers = [int(x) for x in re.findall(r"\d+", answer)]
+            wire.equal(sorted(numbers) == list(range(1, count + 1)), True, "every message once")
+            if grown > 64 + count * 500 / (1 << 20):
+                raise AssertionError("%.0f MiB" % grown)
+            if key:
+                order = [(key[(x - 1) % 500], x) for x in numbers]
+                wire.equal(order == sorted(order), True, "in order")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     wire.arguments(parser)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--big", type=int, default=16000, help="messages of the large mailbox")
     args = parser.parse_args()
     checks = wire.Checks(args.verbose)
     print("seed %d, %d rounds" % (args.seed, args.rounds))
@@ -150,6 +212,7 @@ def main():
         for seed in range(args.seed, args.seed + args.rounds):
             with checks.step("seed %d" % seed):
                 play(c, seed)
+        big(d, c, checks, args.big)
     return checks.finish()
 
 

@@ -99,7 +99,9 @@ test: deps ## install what is missing, build, and run every test; the last line 
 DEPS_BUILD := gcc make pkg-config python3 libc6-dev liblmdb-dev liburing-dev android-libboringssl-dev libzstd-dev libconfuse-dev \
               libjansson-dev libutf8proc-dev libcrypt-dev libargon2-dev
 DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks gsasl msmtp mpop libnet-ssleay-perl curl zstd \
-              e2fsprogs xfsprogs util-linux libfuse3-dev fuse3
+              e2fsprogs xfsprogs util-linux libfuse3-dev fuse3 offlineimap3 neomutt imapfilter libgmime-3.0-dev \
+              $(if $(shell command -v npm 2>/dev/null),,nodejs npm)
+IMAPFLOW   := build/imapflow/node_modules/.package-lock.json
 install_missing = @missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || \
 	echo $$p; done); [ -z "$$missing" ] || { echo "installing:" $$missing; sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \
 	$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -q --no-install-recommends $$missing; }
@@ -109,6 +111,10 @@ deps-build: ## install what building needs, if anything is missing
 	$(call install_missing,$(DEPS_BUILD))
 deps-test: ## install what testing needs, if anything is missing
 	$(call install_missing,$(DEPS_TEST))
+	@$(MAKE) --no-print-directory $(IMAPFLOW)
+$(IMAPFLOW): tests/clients/imapflow/package-lock.json
+	@mkdir -p build/imapflow; cp tests/clients/imapflow/package*.json build/imapflow
+	@cd build/imapflow && npm ci --ignore-scripts --no-audit --no-fund
 
 # ---- tests, one by one (tests/run.sh STAGE... runs them with their counts) ----
 

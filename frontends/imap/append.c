@@ -19,18 +19,19 @@
 
 #include <stdlib.h>
 
-enum append_phase { APPEND_DATA, APPEND_TAIL, APPEND_COMMIT, APPEND_REFUSED };
+enum append_phase { APPEND_FIND, APPEND_DATA, APPEND_TAIL, APPEND_COMMIT, APPEND_REFUSED };
 
 struct append {
     struct imap_session *s;       /* borrowed; NULL: the connection is gone */
     struct tb_delivery *delivery; /* owned; NULL: refused, or handed to its commit */
     struct tb_delivery_target target;
-    struct tb_mailbox mailbox; /* without its name */
+    struct imap_errand *find; /* owned: the mailbox, and what may be done there */
     struct tb_op op;
     struct tb_arena arena; /* what target borrows */
     uint64_t left;         /* literal bytes still to come */
     enum append_phase phase;
     bool busy; /* op is in flight */
+    bool sync; /* the client waits to be asked for the message */
     bool nul, literal8;
     bool utf8;           /* a ")" follows the literal */
     const char *refusal; /* static; what to answer instead of storing */
@@ -80,6 +81,7 @@ static void append_free(struct append *a)
 {
     if (a->delivery)
         tb_delivery_abort(a->delivery);
+    imap_errand_end(a->find);
     tb_arena_free(&a->arena);
     free(a);
 }
@@ -119,10 +121,14 @@ static bool copy_keywords(struct append *a, const struct imap_flags *flags)
 /* prepare: everything that can be said before the message comes. NULL: it may come. */
 static const char *prepare(struct imap_session *s, struct append *a, const struct imap_append_args *args, uint64_t size)
 {
-    struct tb_mailbox m;
-    enum tb_rc rc = tb_mailbox_find(s->account, args->mailbox, &s->arena, &m);
-    if (rc == TB_NOTFOUND || (rc == TB_OK && !m.selectable))
+    const struct imap_errand *e = a->find;
+    enum tb_rc rc = e->rc;
+    if (e->refusal)
+        return e->refusal;
+    if (rc == TB_NOTFOUND || (rc == TB_OK && !e->mailbox.selectable))
         return "NO [TRYCREATE] No such mailbox";
+    if (rc == TB_IO)
+        return "NO [UNAVAILABLE] Storage trouble, try later";
     if (rc != TB_OK)
         return "NO [CANNOT] Not a mailbox";
     if (args->utf8 && !s->out.utf8)
@@ -131,7 +137,7 @@ static const char *prepare(struct imap_session *s, struct append *a, const struc
         return "NO [TOOBIG] Message too large";
     if (size == 0)
         return "NO Nothing to append";
-    if (tb_quota_room(s->account, 1, size) == TB_OVERQUOTA)
+    if (e->full)
         return "NO [OVERQUOTA] Over quota";
     for (uint32_t i = 0; i < args->flags.keywords_n; i++) {
         if (args->flags.keywords[i].len > TB_KEYWORD_NAME_MAX)
@@ -140,11 +146,11 @@ static const char *prepare(struct imap_session *s, struct append *a, const struc
     if (args->flags.keywords_n > TB_KEYWORDS_MAX || !copy_keywords(a, &args->flags))
         return "NO [LIMIT] Too many keywords";
     struct tb_worker *w = tb_conn_worker(s->conn);
-    a->target.id = s->account_id;
-    a->target.mbox = m.mbox;
-    a->mailbox = m;
-    a->mailbox.name = (struct tb_slice){0};
-    a->target.flags = args->flags.flags;
+    a->target.id = e->id;
+    a->target.mbox = e->mailbox.mbox;
+    a->target.flags = args->flags.flags & imap_flags_allowed(e->rights); /* RFC 4314 4 */
+    if (!(e->rights & TB_RIGHT_WRITE))
+        a->target.keywords_n = 0;
     a->target.internaldate = args->has_date ? args->internaldate : tb_io_wall_s(tb_worker_io(w));
     a->target.is_append = true;
     if (tb_delivery_begin(w, s->config->message_bytes_max, &a->delivery) != TB_OK) {
@@ -162,8 +168,38 @@ static void give_up(struct append *a, const char *refusal)
     a->refusal = refusal;
 }
 
+static void work_find(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    if (e->own) {
+        e->rights = TB_RIGHTS_ALL;
+        e->rc = tb_mailbox_find(a, e->name, &e->arena, &e->mailbox);
+    } else {
+        (void)imap_errand_find(e, a, TB_RIGHT_INSERT);
+    }
+    e->full = e->rc == TB_OK && tb_quota_room(a, 1, e->size) == TB_OVERQUOTA;
+}
+
+/* answer_literal: ask for the message, or refuse it. */
+static void answer_literal(struct imap_session *s, struct append *a, const char *refusal)
+{
+    a->phase = APPEND_DATA;
+    if (refusal)
+        give_up(a, refusal);
+    if (refusal && a->sync)
+        a->phase = APPEND_REFUSED; /* it will not be sent */
+    else if (refusal && a->left > s->config->message_bytes_max) {
+        a->phase = APPEND_REFUSED;
+        s->farewell = "[TOOBIG] Message too large";
+    } else if (a->sync) {
+        imap_puts(&s->out, "+ OK\r\n");
+    }
+}
+
 void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struct imap_literal *l, const char *refusal)
 {
+    const struct imap_append_args *args = cmd->args;
+    struct imap_place where;
     struct append *a = calloc(1, sizeof *a);
     cmd->state = a;
     cmd->cleanup = append_cleanup;
@@ -176,17 +212,19 @@ void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struc
     a->literal8 = l->literal8;
     a->utf8 = !refusal && ((const struct imap_append_args *)cmd->args)->utf8;
     tb_arena_init(&a->arena, 64 << 10);
-    refusal = refusal ? refusal : prepare(s, a, cmd->args, l->size);
-    if (refusal)
-        give_up(a, refusal);
-    if (refusal && l->sync)
-        a->phase = APPEND_REFUSED; /* it will not be sent */
-    else if (refusal && l->size > s->config->message_bytes_max) {
-        a->phase = APPEND_REFUSED;
-        s->farewell = "[TOOBIG] Message too large";
-    } else if (l->sync) {
-        imap_puts(&s->out, "+ OK\r\n");
+    a->sync = l->sync;
+    if (!refusal && !imap_locate(s, args->mailbox, &where))
+        refusal = "NO [TRYCREATE] No such mailbox";
+    if (!refusal && !(a->find = imap_errand_new(s, &where)))
+        refusal = "NO [UNAVAILABLE] Out of memory, try later";
+    if (refusal) {
+        answer_literal(s, a, refusal);
+        return;
     }
+    a->find->size = a->left;
+    imap_errand_start(s, a->find, work_find);
+    if (!a->find->busy)
+        answer_literal(s, a, prepare(s, a, args, a->left));
 }
 
 /* take_data: what has come of the literal, into the delivery. */
@@ -246,7 +284,7 @@ static enum imap_run answer(struct imap_session *s, struct imap_cmd *cmd, const 
         return imap_reply_rc(cmd, rc);
     const struct imap_append_args *args = cmd->args;
     if (s->enabled & IMAP_REV2 && !tb_slice_eq(args->mailbox, args->given))
-        imap_put_list(s, &a->mailbox, args->mailbox, args->given); /* RFC 9051 6.3.12 */
+        imap_put_list(s, &a->find->mailbox, args->mailbox, args->given); /* RFC 9051 6.3.12 */
     struct tb_buf b;
     tb_buf_init(&b, 256);
     tb_buf_str(&b, "OK [APPENDUID ");
@@ -265,6 +303,11 @@ enum imap_run imap_run_append(struct imap_session *s, struct imap_cmd *cmd)
     if (a->busy)
         return RUN_WAIT;
     switch (a->phase) {
+    case APPEND_FIND:
+        if (a->find->busy)
+            return RUN_WAIT;
+        answer_literal(s, a, prepare(s, a, cmd->args, a->left));
+        return RUN_MORE;
     case APPEND_DATA:
         return take_data(s, a);
     case APPEND_TAIL:

@@ -8,9 +8,17 @@
  */
 #include "imap_session.h"
 
+/* What a MOVE takes away it deletes and expunges: RFC 6851 4.1 with RFC 4314 4. */
+enum { MOVE_RIGHTS = TB_RIGHT_DELETE | TB_RIGHT_EXPUNGE };
+
 struct copy_args {
     struct imap_set set;
     struct tb_slice mailbox;
+    /* run */
+    struct tb_uidset uids;    /* arena */
+    struct imap_errand *to;   /* owned: finds the destination */
+    struct imap_ferry *ferry; /* owned: NULL: the destination is in the same account, and every flag may be set there */
+    bool ferried;             /* the ferry is over; what was copied is removed now */
 };
 
 /* copy = "COPY" SP sequence-set SP mailbox */
@@ -37,36 +45,103 @@ static void copyuid(struct tb_buf *b, const struct tb_copied *c)
     tb_buf_str(b, "] Done");
 }
 
-/* begin: resolve the names and start; RUN_MORE: it goes on, or is over already. */
-static enum imap_run begin(struct imap_session *s, struct imap_cmd *cmd, bool move)
+static void copy_cleanup(struct imap_session *s, struct imap_cmd *cmd)
 {
-    const struct copy_args *a = cmd->args;
-    struct tb_mailbox m;
-    struct tb_uidset uids;
-    enum tb_rc rc = imap_set_resolve(s, &a->set, cmd->verb->flags & VERB_UID, &uids);
+    struct copy_args *a = cmd->args;
+    if (cmd->state)
+        imap_change_end(s, cmd);
+    imap_ferry_end(a->ferry);
+    imap_errand_end(a->to);
+    a->ferry = NULL;
+    a->to = NULL;
+}
+
+static void work_find(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    (void)imap_errand_find(e, a, TB_RIGHT_INSERT);
+}
+
+/* change: start the store's own COPY or MOVE, or the removal of what was ferried. */
+static bool change(struct imap_session *s, struct imap_cmd *cmd, enum tb_change_kind kind, const struct tb_uidset *uids,
+                   uint32_t dst)
+{
+    bool good = imap_change_begin(s, cmd, kind, uids, dst);
+    cmd->cleanup = copy_cleanup;
+    return good;
+}
+
+/* resolve: what to copy; RUN_MORE: *a->to is asked for the destination. */
+static enum imap_run resolve(struct imap_session *s, struct imap_cmd *cmd, struct copy_args *a, bool move)
+{
+    struct imap_place where;
+    enum tb_rc rc = imap_set_resolve(s, &a->set, cmd->verb->flags & VERB_UID, &a->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
     if (move && s->read_only)
         return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
-    rc = tb_mailbox_find(s->account, a->mailbox, &s->arena, &m);
-    if (rc == TB_NOTFOUND || (rc == TB_OK && !m.selectable))
+    if (move && (s->rights & MOVE_RIGHTS) != MOVE_RIGHTS)
+        return imap_reply(cmd, IMAP_NOPERM);
+    if (!imap_locate(s, a->mailbox, &where))
         return imap_reply(cmd, "NO [TRYCREATE] No such mailbox");
-    if (rc == TB_OK && !imap_change_begin(s, cmd, move ? TB_CHANGE_MOVE : TB_CHANGE_COPY, &uids, m.mbox))
-        rc = TB_LIMIT;
+    cmd->cleanup = copy_cleanup;
+    if (!(a->to = imap_errand_new(s, &where)))
+        return imap_reply_rc(cmd, TB_LIMIT);
+    imap_errand_start(s, a->to, work_find);
+    return RUN_MORE;
+}
+
+/* begin: the destination is known; start. RUN_MORE: it goes on, or is over already. */
+static enum imap_run begin(struct imap_session *s, struct imap_cmd *cmd, struct copy_args *a, bool move)
+{
+    const struct imap_errand *to = a->to;
+    const uint16_t all = imap_flags_allowed(TB_RIGHTS_ALL);
+    enum tb_rc rc = to->rc;
+    if (to->refusal)
+        return imap_reply(cmd, to->refusal);
+    if (rc == TB_NOTFOUND)
+        return imap_reply(cmd, "NO [TRYCREATE] No such mailbox");
+    if (rc == TB_OK && to->id.acct == s->seat.acct && imap_flags_allowed(to->rights) == all)
+        rc = change(s, cmd, move ? TB_CHANGE_MOVE : TB_CHANGE_COPY, &a->uids, to->mailbox.mbox) ? TB_OK : TB_LIMIT;
+    else if (rc == TB_OK)
+        rc = (a->ferry = imap_ferry_new(s, &a->uids, to)) ? TB_OK : TB_LIMIT;
     return rc == TB_OK ? RUN_MORE : imap_reply_rc(cmd, rc);
+}
+
+/* over: false while it goes on. A ferried MOVE removes what arrived, when all of it has. */
+static bool over(struct imap_session *s, struct imap_cmd *cmd, struct copy_args *a, bool move, enum tb_rc *rc,
+                 const struct tb_copied **c)
+{
+    if (!a->ferry)
+        return imap_change_over(cmd, rc, c);
+    if (!imap_ferry_over(a->ferry, rc, c))
+        return false;
+    if (!move || *rc != TB_OK || tb_uidset_count(&(*c)->from) == 0)
+        return true;
+    if (!a->ferried && !change(s, cmd, TB_CHANGE_DELETE, &(*c)->from, 0)) {
+        *rc = TB_LIMIT;
+        return true;
+    }
+    a->ferried = true;
+    return imap_change_over(cmd, rc, NULL);
 }
 
 static enum imap_run copy(struct imap_session *s, struct imap_cmd *cmd, bool move)
 {
+    struct copy_args *a = cmd->args;
     const struct tb_copied *c;
     struct tb_buf b;
     enum tb_rc rc;
-    enum imap_run r = cmd->state ? RUN_MORE : begin(s, cmd, move);
+    enum imap_run r = a->to ? RUN_MORE : resolve(s, cmd, a, move);
+    if (r == RUN_MORE && a->to->busy)
+        return RUN_WAIT;
+    if (r == RUN_MORE && !a->ferry && !cmd->state)
+        r = begin(s, cmd, a, move);
     if (r != RUN_MORE)
         return r;
-    if (!imap_change_over(cmd, &rc, &c))
+    if (!over(s, cmd, a, move, &rc, &c))
         return RUN_WAIT;
     if (rc == TB_NOTFOUND)
         return imap_reply(cmd, "NO [TRYCREATE] No such mailbox");

@@ -413,6 +413,11 @@ bool imap_rights_look(struct imap_session *s);
 /* imap_flags_allowed: the system flags that these rights let a user change; keywords go with TB_RIGHT_WRITE. */
 uint16_t imap_flags_allowed(uint32_t rights);
 
+struct imap_status { /* STATUS items asked for, as indices into mailbox.c's table */
+    uint8_t item[16];
+    uint8_t n;
+    uint64_t deleted_bytes; /* imap_status_scan */
+};
 struct imap_errand {              /* work in an account, wherever the session sits */
     struct imap_session *s;       /* borrowed; NULL: the connection is gone */
     struct tb_account_id id;      /* acct 0: no account, the shard */
@@ -424,14 +429,18 @@ struct imap_errand {              /* work in an account, wherever the session si
     /* for the work, as it needs them */
     uint16_t special;
     bool on;
+    uint64_t size;   /* of a message that is to come */
     uint32_t change; /* enum acl_change: acl.c */
     struct tb_acl_entry entry;
+    struct tb_uidset uids; /* arena */
     struct tb_shared_at at;
     /* what came out */
     enum tb_rc rc;
     const char *refusal; /* static: the reply, instead of rc's */
     struct tb_mailbox mailbox;
-    uint32_t rights; /* the asker's, in mailbox */
+    uint32_t rights;           /* the asker's, in mailbox */
+    struct imap_status status; /* what was scanned for */
+    bool full;                 /* the account has no room for it */
     struct tb_acl_entry *acl;
     struct tb_mailbox *list;
     struct tb_shared *shared;
@@ -458,6 +467,17 @@ enum imap_run imap_errand_reply(struct imap_cmd *cmd, const struct imap_errand *
  */
 bool imap_errand_may(struct imap_errand *e, uint32_t have, uint32_t need);
 bool imap_errand_find(struct imap_errand *e, struct tb_account *a, uint32_t need);
+
+/* ---- ferry.c ---- */
+/*
+ * imap_ferry_new: start copying messages of the view to the mailbox that an errand found; NULL without memory.
+ * imap_ferry_over: false while it goes on: return RUN_WAIT and call again; else the result and what was copied. The
+ * step is resumed. imap_ferry_end: gives it back, at any time; before the view closes.
+ */
+struct imap_ferry;
+struct imap_ferry *imap_ferry_new(struct imap_session *s, const struct tb_uidset *uids, const struct imap_errand *to);
+bool imap_ferry_over(struct imap_ferry *f, enum tb_rc *rc, const struct tb_copied **copied);
+void imap_ferry_end(struct imap_ferry *f);
 
 /* ---- shared.c ---- */
 /*
@@ -491,13 +511,11 @@ const char *imap_rights_text(uint32_t rights, char out[IMAP_RIGHTS_ROOM]);
     enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
 #define IMAP_VERB_RUN(name) enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
 
-struct imap_status { /* STATUS items asked for, as indices into mailbox.c's table */
-    uint8_t item[16];
-    uint8_t n;
-};
 void imap_status_items(struct imap_parser *p, struct imap_status *status);
 /* imap_status_scans: may an item cost more than a look at the mailbox's row? */
 bool imap_status_scans(const struct imap_status *status);
+/* imap_status_scan: do what it costs, on the account's owner, before imap_put_status. */
+void imap_status_scan(struct tb_account *a, const struct tb_mailbox *m, struct imap_status *status);
 /* imap_put_status: "* STATUS name (...)". */
 void imap_put_status(struct imap_session *s, struct tb_slice name, const struct tb_mailbox *m,
                      const struct imap_status *status);

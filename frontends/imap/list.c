@@ -362,8 +362,13 @@ static void put_line(struct imap_session *s, const struct list_args *a, const st
     uint32_t rights = m->selectable ? a->rights[m - a->v] : 0; /* a level that is no name has none */
     if (a->give & LIST_MYRIGHTS && rights != 0)
         put_rights(s, m->name, rights);
-    if (a->give & LIST_STATUS && rights & TB_RIGHT_READ)
-        imap_put_status(s, m->name, m, &a->status); /* RFC 5819 2 */
+    struct imap_status status = a->status;
+    bool scans = imap_status_scans(&status), here = imap_at_home(s) && !imap_is_others(m->name);
+    if (!(a->give & LIST_STATUS && rights & TB_RIGHT_READ) || (scans && !here))
+        return; /* RFC 5819 2: what cannot be told is left out */
+    if (scans)
+        imap_status_scan(s->account, m, &status);
+    imap_put_status(s, m->name, m, &status);
 }
 
 void imap_put_list(struct imap_session *s, const struct tb_mailbox *m, struct tb_slice name, struct tb_slice oldname)

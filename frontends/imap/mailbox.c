@@ -327,7 +327,8 @@ void imap_put_mailboxid(struct imap_out *o, uint64_t mailboxid)
     imap_put_u64(o, mailboxid);
 }
 
-static void put_item(struct imap_session *s, const struct status_item *item, const struct tb_mailbox *m)
+static void put_item(struct imap_session *s, const struct status_item *item, const struct tb_mailbox *m,
+                     uint64_t deleted_bytes)
 {
     struct imap_out *o = &s->out;
     imap_puts(o, item->name);
@@ -339,7 +340,7 @@ static void put_item(struct imap_session *s, const struct status_item *item, con
     } else if (item->kind == STATUS_APPENDLIMIT) {
         imap_put_u64(o, s->config->message_bytes_max);
     } else if (item->kind == STATUS_DELETED_STORAGE) {
-        imap_put_u64(o, m->deleted > 0 ? tb_quota_deleted_bytes(s->account, m->mbox) : 0);
+        imap_put_u64(o, deleted_bytes);
     } else if (item->offset == SIZE_MAX) {
         imap_putc(o, '0');
     } else {
@@ -381,6 +382,11 @@ bool imap_status_scans(const struct imap_status *status)
     return false;
 }
 
+void imap_status_scan(struct tb_account *a, const struct tb_mailbox *m, struct imap_status *status)
+{
+    status->deleted_bytes = m->deleted > 0 ? tb_quota_deleted_bytes(a, m->mbox) : 0;
+}
+
 void imap_put_status(struct imap_session *s, struct tb_slice name, const struct tb_mailbox *m,
                      const struct imap_status *status)
 {
@@ -390,7 +396,7 @@ void imap_put_status(struct imap_session *s, struct tb_slice name, const struct 
     for (size_t i = 0; i < status->n; i++) {
         if (i > 0)
             imap_putc(&s->out, ' ');
-        put_item(s, &status_items[status->item[i]], m);
+        put_item(s, &status_items[status->item[i]], m, status->deleted_bytes);
     }
     imap_puts(&s->out, ")\r\n");
 }
@@ -412,12 +418,13 @@ void imap_parse_status(struct imap_parser *p, struct imap_cmd *cmd)
 static void work_status(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
 {
     (void)w;
-    (void)imap_errand_find(e, a, TB_RIGHT_READ);
+    if (imap_errand_find(e, a, TB_RIGHT_READ) && e->on)
+        imap_status_scan(a, &e->mailbox, &e->status);
 }
 
 enum imap_run imap_run_status(struct imap_session *s, struct imap_cmd *cmd)
 {
-    const struct status_args *a = cmd->args;
+    struct status_args *a = cmd->args;
     struct imap_errand *e = cmd->state;
     struct imap_place where;
     if (!e) {
@@ -425,12 +432,14 @@ enum imap_run imap_run_status(struct imap_session *s, struct imap_cmd *cmd)
             return imap_reply_rc(cmd, TB_NOTFOUND);
         if (!(e = imap_errand_of(s, cmd, &where)))
             return imap_reply_rc(cmd, TB_LIMIT);
+        e->on = imap_status_scans(&a->status);
         imap_errand_start(s, e, work_status);
     }
     if (e->busy)
         return RUN_WAIT;
     if (e->rc != TB_OK)
         return imap_errand_reply(cmd, e);
+    a->status.deleted_bytes = e->status.deleted_bytes;
     imap_put_status(s, a->mailbox, &e->mailbox, &a->status);
     return imap_reply(cmd, "OK STATUS completed");
 }

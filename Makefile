@@ -147,6 +147,9 @@ bench: all ## measure this build: tambo-bench's standard mix on a store of its o
 	@B=$(B) sh bench/run.sh
 bench-background: all ## measure what GC and scrub cost deliveries (BACKGROUND="options of bench/background.py")
 	@python3 bench/background.py --bin $(B) $(BACKGROUND)
+bench-density: all ## bytes of mail for a byte of disk, on CORPUS=DIR: delivered, trained, collected
+	@test -n "$(CORPUS)" || { echo "say CORPUS=DIR"; exit 64; }
+	@python3 bench/density.py --bin $(B) --corpus "$(CORPUS)"
 bench-peers: all ## measure this build and Dovecot in the same run (root; PEERS="options of bench/peers/compare.py")
 	@python3 bench/peers/compare.py --bin $(B) $(PEERS)
 
@@ -185,6 +188,6 @@ help: ## this list
 	@sed -n 's/^\([a-z][a-z_.-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all run test deps deps-build deps-test tests fuzzers fuzz check-unit check-sim soak check-proto check-crash check-sabotage nightly check-corpus bench bench-background bench-peers \
+.PHONY: all run test deps deps-build deps-test tests fuzzers fuzz check-unit check-sim soak check-proto check-crash check-sabotage nightly check-corpus bench bench-background bench-density bench-peers \
         lint lint-format lint-tidy lint-clang lint-man format install clean help
 .SECONDARY:

@@ -870,13 +870,17 @@ static enum tb_rc apply_dict(struct tb_applier *x, const struct tb_record *r)
 {
     struct tb_disk_dict row;
     struct tb_key k;
-    if (!fixed(r->payload, &row, sizeof(row)) || row.len != r->payload.len - sizeof(row) ||
+    bool retired = r->flags & TB_DICT_RETIRED;
+    if (!fixed(r->payload, &row, sizeof(row)) || (retired ? 0 : row.len) != r->payload.len - sizeof(row) ||
         row.id < TB_DICT_TRAINED_MIN || row.id > TB_DICT_TRAINED_MAX || row.role >= TB_ROLES)
         return TB_CORRUPT;
     row.lsn = r->lsn + sizeof(row);
     tb_key_begin(&k);
     tb_key_u16(&k, row.id);
-    tb_index_put(x->ix, TB_DB_DICT, tb_key_slice(&k), tb_slice(&row, sizeof(row)));
+    if (retired)
+        tb_index_del(x->ix, TB_DB_DICT, tb_key_slice(&k));
+    else
+        tb_index_put(x->ix, TB_DB_DICT, tb_key_slice(&k), tb_slice(&row, sizeof(row)));
     return TB_OK;
 }
 

@@ -64,6 +64,15 @@ int tb_dict_write(struct tb_io *io, const char *shard_dir, const struct tb_disk_
     return rc < 0 ? rc : tb_io_sync_dir(io, dir);
 }
 
+void tb_dict_unlink(struct tb_io *io, const char *shard_dir, uint16_t id)
+{
+    char path[PATH_LONG];
+    dict_path(shard_dir, id, "", path);
+    int rc = tb_io_unlink(io, path);
+    if (rc < 0 && rc != -ENOENT)
+        tb_log(TB_LOG_WARN, "%s cannot be removed: %s; it is tried again", path, strerror(-rc));
+}
+
 static bool genuine(const struct tb_disk_dict *row, const char *bytes)
 {
     struct tb_sha256 h;
@@ -193,6 +202,37 @@ void tb_dict_had(struct tb_store *store, struct tb_dict *d, uint32_t shard)
     (void)pthread_mutex_lock(&store->dicts.lock);
     d->have[shard] = true;
     (void)pthread_mutex_unlock(&store->dicts.lock);
+}
+
+size_t tb_dicts_outdated(struct tb_store *store, struct tb_disk_dict *out, size_t max)
+{
+    struct tb_dicts *t = &store->dicts;
+    size_t n = 0;
+    (void)pthread_mutex_lock(&t->lock);
+    for (size_t i = 0; i < t->n && n < max; i++) {
+        const struct tb_dict *now = newest(store, (enum tb_codec_role)t->v[i]->row.role, true);
+        if (now != NULL && now->row.id > t->v[i]->row.id)
+            out[n++] = t->v[i]->row;
+    }
+    (void)pthread_mutex_unlock(&t->lock);
+    return n;
+}
+
+bool tb_dict_lose(struct tb_store *store, uint16_t id, uint32_t shard)
+{
+    struct tb_dicts *t = &store->dicts;
+    bool had = false;
+    (void)pthread_mutex_lock(&t->lock);
+    for (size_t i = 0; i < t->n; i++) {
+        struct tb_dict *d = t->v[i];
+        if (d->row.id != id)
+            continue;
+        had = had || d->have[shard];
+        d->have[shard] = false;
+        d->retired = memchr(d->have, true, store->super.shards) == NULL;
+    }
+    (void)pthread_mutex_unlock(&t->lock);
+    return had;
 }
 
 uint16_t tb_dict_next_id(struct tb_store *store)
@@ -329,6 +369,8 @@ size_t tb_dict_list(struct tb_store *store, struct tb_dict_info *out, size_t max
     (void)pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < t->n && n < max; i++) {
         const struct tb_dict *d = t->v[i];
+        if (d->retired)
+            continue;
         out[n] = (struct tb_dict_info){.id = d->row.id,
                                        .role = roles[d->row.role],
                                        .bytes = d->row.len,

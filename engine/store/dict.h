@@ -2,6 +2,7 @@
  * dict.h: the store's own dictionaries. Private to engine/store.
  *
  *   proposed (train.c) --file in every shard, durable--> --DICT record in every shard, durable--> used for writing
+ *   --a newer one is--> read with --nothing needs it (retire.c)--> retired, shard by shard
  *
  * Invariants
  * D1 a piece is made with a dictionary only when every shard has its file and its record, both durable: so whatever
@@ -34,10 +35,11 @@ struct tb_dict_head { /* a dictionary's file: this, then row.len bytes */
 };
 _Static_assert(sizeof(struct tb_dict_head) == 96, "dictionary file");
 
-struct tb_dict {                /* what one id is; found, it does not change but for `have` */
+struct tb_dict {                /* what one id is; found, it does not change but for `have`, `retired` */
     struct tb_codec_dict *dict; /* owned */
     struct tb_disk_dict row;
     bool have[TB_DICT_SHARDS]; /* shards that have file and record */
+    bool retired;              /* the last shard that had it let it go */
 };
 struct tb_dicts {
     pthread_mutex_t lock;
@@ -74,6 +76,20 @@ uint16_t tb_dict_next_id(struct tb_store *store);
 int tb_dict_write(struct tb_io *io, const char *shard_dir, const struct tb_disk_dict *row, struct tb_slice bytes);
 /* tb_dict_file_good: is the file in a shard's folder what the row says? Blocks. Any thread. */
 bool tb_dict_file_good(struct tb_io *io, const char *shard_dir, const struct tb_disk_dict *row);
+
+/* tb_dicts_outdated: those of whose role every shard has a newer one; at most max, as many as it returns. */
+size_t tb_dicts_outdated(struct tb_store *store, struct tb_disk_dict *out, size_t max);
+/* tb_dict_lose: the shard lets go of it: false: it had no record of it. tb_dict_unlink: its file goes, if it is there,
+ * durably some day. */
+bool tb_dict_lose(struct tb_store *store, uint16_t id, uint32_t shard);
+void tb_dict_unlink(struct tb_io *io, const char *shard_dir, uint16_t id);
+
+/* retire.c. tb_retire_tick: once a second for every shard: look for dictionaries that nothing needs any more, and let
+ * them go. tb_retire_refuses: an image that names one of these. tb_retire_close: the shard's memory goes. Owner. */
+struct tb_image;
+void tb_retire_tick(struct tb_shard *s);
+bool tb_retire_refuses(const struct tb_shard *s, const struct tb_image *img);
+void tb_retire_close(struct tb_shard *s);
 
 /* train.c. tb_train_tick: once a second for every shard: begin a job if it is time. Owner. */
 void tb_train_tick(struct tb_shard *s);

@@ -175,7 +175,7 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
             all_fail(targets, n, worst);
         return worst;
     }
-    enum tb_rc rc = tb_shard_admit(s, bytes, 2 + good + keywords, ADMIT_CALL);
+    enum tb_rc rc = tb_retire_refuses(s, img) ? TB_NOSPACE : tb_shard_admit(s, bytes, 2 + good + keywords, ADMIT_CALL);
     if (rc != TB_OK) {
         all_fail(targets, n, rc);
         return rc;

@@ -208,6 +208,7 @@ struct tb_pay_skip {
     uint32_t uids, mailboxes, accounts, uidvalidities;
 };
 _Static_assert(sizeof(struct tb_pay_skip) == 32, "skip payload");
+enum { TB_DICT_RETIRED = 1 }; /* record flag: nothing needs it any more; no bytes follow */
 /* DICT: a tb_disk_dict (lsn 0), then len bytes. */
 
 struct tb_pay_time { /* TIME: the first record of its frame */

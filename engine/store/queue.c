@@ -55,6 +55,7 @@ static void fanout_free(struct fanout *f)
 {
     settled(f);
     f->s->fanouts--;
+    atomic_fetch_sub(&f->s->store->queued, 1);
     for (size_t i = 0; i < f->n; i++) {
         free(f->shares[i].targets);
         free(f->shares[i].list);
@@ -333,6 +334,7 @@ static void queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len, boo
     }
     f->s = s;
     s->fanouts++;
+    atomic_fetch_add(&s->store->queued, 1);
     f->queue_id = queue_id;
     f->len = len;
     f->live = live;

@@ -362,6 +362,7 @@ void tb_shard_drop(struct tb_shard *s)
     }
     tb_gc_close(s);
     tb_scrub_close(s);
+    tb_retire_close(s);
     unload(s);
     s->ckpt_phase = CKPT_IDLE;
     s->index_full = s->want_checkpoint = false;

@@ -197,6 +197,7 @@ struct tb_shard {
     unsigned compares;            /* bodies being compared with stored ones: dedup.c */
     struct tb_gc *gc;             /* owned */
     struct tb_scrub *scrub;       /* owned */
+    struct tb_retire *retire;     /* owned; NULL: there is no dictionary */
     /* train.c */
     struct tb_train_job *train;          /* under way here */
     unsigned train_ops;                  /* its reads and its helper's work, in flight */
@@ -233,6 +234,7 @@ struct tb_store {
     uint64_t mix_key[4];
     struct tb_creating *creating; /* accounts between their first record and their PLACE; shard 0's owner only */
     uint32_t next_acct;           /* the next number to give, above every one in a record; shard 0's owner only */
+    atomic_uint queued;           /* deliveries between their QUEUE and their QUEUE_DONE */
     atomic_uint queue_unsettled;  /* shards, then queued deliveries, that have not told yet which chunks they need */
     uint32_t first_acct;          /* accounts below it were there when the store was opened */
     struct tb_worker *worker[TB_SHARDS_MAX];

@@ -211,6 +211,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
     st->io = io;
     st->lock_fd = -1;
     atomic_init(&st->queue_unsettled, 0);
+    atomic_init(&st->queued, 0);
     (void)pthread_rwlock_init(&st->lock, NULL);
     (void)pthread_mutex_init(&st->super_lock, NULL);
     tb_dicts_init(&st->dicts);
@@ -323,6 +324,7 @@ static void tick(struct tb_op *op)
         tb_gc_tick(s);
         tb_scrub_tick(s);
         tb_train_tick(s);
+        tb_retire_tick(s);
     }
     w->ticking = true;
     tb_io_timer(w->io, &w->tick_op, more ? TICK_BUSY_NS : TICK_NS);

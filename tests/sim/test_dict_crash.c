@@ -1,8 +1,8 @@
 /*
  * test_dict_crash.c: a store that learns dictionaries from its mail, its power cut at random moments: before, in and
- * after their adoption. Whatever a cut leaves, every acknowledged message is read back byte for byte, the store is
- * whole to the checker, and a dictionary is in use only if every shard has it. One that a cut left in some shards
- * reaches the others.
+ * after their adoption, and when mail of another kind has come and they are retired. Whatever a cut leaves, every
+ * acknowledged message is read back byte for byte, the store is whole to the checker, and a dictionary is in use only
+ * if every shard has it. One that a cut left in some shards reaches the others.
  *
  * Usage: test_dict_crash [SEED [COUNT]]. A failure prints its seed.
  */
@@ -20,7 +20,7 @@
 #include <tambo/fetch.h>
 #include "engine/io/sim.h"
 
-enum { SHARDS = 2, ACCOUNTS = 4, FIRST = 260, CYCLES = 5, DICTS_MAX = 64 };
+enum { SHARDS = 2, ACCOUNTS = 4, FIRST = 260, CYCLES = 5, DICTS_MAX = 64, ERA = 100000, ERAS = 3 };
 
 struct world {
     struct tb_sim *sim;
@@ -88,27 +88,27 @@ static void world_close(struct world *x)
     x->store = NULL;
 }
 
-/* ---- messages: phrases that no built-in dictionary has, chosen by the seed ---- */
+/* ---- messages: phrases that no built-in dictionary has, chosen by the seed; other ones in each era ---- */
 
 static struct tb_buf message(uint32_t seed)
 {
     struct tb_buf b;
     char line[128];
-    unsigned r = seed * 2654435761u + 1;
+    unsigned r = seed * 2654435761u + 1, era = seed / ERA * 0x51ed270bu;
     tb_buf_init(&b, 1 << 16);
     (void)snprintf(line, sizeof(line), "From: a@b\r\nSubject: seed %u\r\nMessage-ID: <%u@x>\r\n", seed, seed);
     tb_buf_str(&b, line);
     for (int i = 0; i < 12; i++) {
         unsigned k = (unsigned)rand_r(&r) % 24;
-        (void)snprintf(line, sizeof(line), "X-Qz%02u-Wvk: jxq%08x-%08x-%08x-%08x\r\n", k, k * 0x9e3779b9u,
-                       k * 0x85ebca6bu, k * 0xc2b2ae35u, (unsigned)rand_r(&r) % 99);
+        (void)snprintf(line, sizeof(line), "X-Qz%02u-Wvk: jxq%08x-%08x-%08x-%08x\r\n", k, k * 0x9e3779b9u ^ era,
+                       k * 0x85ebca6bu ^ era, k * 0xc2b2ae35u ^ era, (unsigned)rand_r(&r) % 99);
         tb_buf_str(&b, line);
     }
     tb_buf_str(&b, "\r\n");
     for (int i = 0; i < 20; i++) {
         unsigned k = (unsigned)rand_r(&r) % 40;
-        (void)snprintf(line, sizeof(line), "%08x zgw %08x pjx %08x %u\r\n", k * 0x27d4eb2fu, k * 0x165667b1u,
-                       k * 0xd3a2646cu, (unsigned)rand_r(&r) % 9999);
+        (void)snprintf(line, sizeof(line), "%08x zgw %08x pjx %08x %u\r\n", k * 0x27d4eb2fu ^ era,
+                       k * 0x165667b1u ^ era, k * 0xd3a2646cu ^ era, (unsigned)rand_r(&r) % 9999);
         tb_buf_str(&b, line);
     }
     return b;
@@ -185,7 +185,8 @@ static void check_account(struct world *x, uint32_t n)
     assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
     if (tb_view_count(v) < x->acked[n])
         (void)snprintf(x->wrong, sizeof(x->wrong), "account %u: an acknowledged message is lost", n);
-    for (uint32_t uid = 1; uid <= tb_view_count(v) && x->wrong[0] == '\0'; uid++) {
+    for (uint32_t i = 1; i <= tb_view_count(v) && x->wrong[0] == '\0'; i++) {
+        uint32_t uid = tb_view_uid(v, i);
         if (tb_view_row(v, uid, &row) != TB_OK || !body_is(x, v, uid, (uint32_t)row.internaldate))
             (void)snprintf(x->wrong, sizeof(x->wrong), "account %u: message %u cannot be read", n, uid);
         (void)snprintf(subject, sizeof(subject), "seed %u", (uint32_t)row.internaldate);
@@ -372,6 +373,151 @@ static bool run_seed(uint64_t seed, unsigned *halves, unsigned *used, char what[
     return good;
 }
 
+/* ---- retiring ---- */
+
+/* expunge_before: messages of an account with seeds below this go, for good. */
+static void expunge_before(struct world *x, unsigned n, uint32_t seed)
+{
+    struct tb_account *a;
+    struct tb_view *v;
+    struct tb_row row;
+    struct tb_uidset old;
+    tb_uidset_init(&old);
+    assert_int_equal(tb_account_open(x->w[tb_store_worker_of(x->store, x->id[n])], x->id[n], &a), TB_OK);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    for (uint32_t i = 1; i <= tb_view_count(v); i++) {
+        uint32_t uid = tb_view_uid(v, i);
+        if (tb_view_row(v, uid, &row) == TB_OK && row.internaldate < seed)
+            tb_uidset_add(&old, uid, uid);
+    }
+    x->acked[n] = tb_view_count(v) - (uint32_t)tb_uidset_count(&old);
+    assert_int_equal(tb_delete(v, &old), TB_OK);
+    tb_uidset_free(&old);
+    tb_view_close(v);
+    tb_account_close(a);
+}
+
+static void send_many(struct world *x, int n)
+{
+    for (int i = 0; i < n && x->wrong[0] == '\0'; i++) {
+        send_one(x);
+        settle(x, 2);
+    }
+    settle(x, 200);
+}
+
+/* era: mail of a new kind, a training on it, more of it; then what came before goes, but for account 0's if it keeps
+ * it. */
+static void era(struct world *x, uint32_t number, bool keep)
+{
+    x->sent = number * ERA;
+    send_many(x, 2 * FIRST);
+    train(x);
+    while (x->training_on && x->wrong[0] == '\0')
+        turn(x);
+    send_many(x, 80);
+    for (uint32_t i = keep; i < ACCOUNTS && x->wrong[0] == '\0'; i++)
+        expunge_before(x, i, number * ERA + 2 * FIRST);
+    settle(x, 200);
+}
+
+static void cut(struct world *x)
+{
+    static const enum tb_sim_cut modes[] = {TB_SIM_CUT_NONE, TB_SIM_CUT_ALL, TB_SIM_CUT_RANDOM, TB_SIM_CUT_TORN};
+    assert_int_equal(tb_sim_power_cut(x->sim, modes[tb_sim_choose(x->sim, TB_ARRAY_LEN(modes))]), 0);
+    world_close(x);
+    check_store(x);
+    if (x->wrong[0] == '\0')
+        world_open(x);
+    for (uint32_t i = 0; i < ACCOUNTS && x->wrong[0] == '\0'; i++)
+        check_account(x, i);
+}
+
+/* outdated: dictionaries that a shard has, and whose role a newer one has taken. */
+static unsigned outdated(struct world *x)
+{
+    struct tb_dict_info v[DICTS_MAX];
+    size_t n = tb_dict_list(x->store, v, DICTS_MAX);
+    unsigned old = 0;
+    for (size_t i = 0; i < n; i++)
+        old += !v[i].in_use;
+    return old;
+}
+
+/* files: of dictionaries, in all shards. */
+static bool count_file(void *user, const char *name)
+{
+    *(unsigned *)user += name[0] != '.';
+    return true;
+}
+
+static unsigned files(struct world *x)
+{
+    unsigned n = 0;
+    char path[96];
+    for (unsigned i = 0; i < SHARDS; i++) {
+        (void)snprintf(path, sizeof(path), "%s/shard-%02x/dict", x->dir, i);
+        (void)tb_io_list(x->io[0], path, count_file, &n);
+    }
+    return n;
+}
+
+/* hours: a minute at a time; cuts: anywhere, and where a dictionary has just been let go. */
+static void hours(struct world *x, unsigned n, bool cuts)
+{
+    unsigned old = outdated(x);
+    for (unsigned i = 0; i < 60 * n && x->wrong[0] == '\0'; i++) {
+        tb_sim_advance(x->sim, 60000000000ull);
+        settle(x, (int)(cuts ? tb_sim_choose(x->sim, 20) : 20));
+        unsigned now = outdated(x);
+        if (cuts && (tb_sim_choose(x->sim, 150) == 0 || (now < old && tb_sim_choose(x->sim, 2) == 0)))
+            cut(x);
+        old = now;
+    }
+}
+
+static bool run_eras(uint64_t seed, unsigned *retired, char what[300])
+{
+    struct world *x = calloc(1, sizeof(*x));
+    char cmd[128];
+    assert_non_null(x);
+    world_new(x, seed);
+    bool keep = seed % 2;
+    for (uint32_t i = 0; i < ERAS && x->wrong[0] == '\0'; i++) {
+        era(x, i, keep);
+        unsigned before = outdated(x);
+        hours(x, 6, true);
+        hours(x, 4, false);
+        unsigned after = outdated(x);
+        *retired += before - after;
+        if (x->wrong[0] == '\0' && !keep && (after > 0 || files(x) > SHARDS * TB_DICT_ROLES))
+            (void)snprintf(x->wrong, sizeof(x->wrong), "era %u: %u dictionaries and %u files are left", i, after,
+                           files(x));
+    }
+    if (x->wrong[0] == '\0')
+        cut(x);
+    bool good = x->wrong[0] == '\0';
+    (void)snprintf(what, 300, "%s", x->wrong);
+    world_close(x);
+    tb_sim_free(x->sim);
+    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", x->dir);
+    assert_int_equal(system(cmd), 0);
+    free(x);
+    return good;
+}
+
+static void what_nothing_needs_is_retired(void **state)
+{
+    unsigned retired = 0;
+    char what[300];
+    (void)state;
+    for (unsigned long s = first_seed; s < first_seed + (seed_count + 1) / 2; s++)
+        if (!run_eras(s, &retired, what))
+            fail_msg("seed %lu: %s", s, what);
+    print_message("%lu seeds, %d kinds of mail each; %u dictionaries retired\n", (seed_count + 1) / 2, ERAS, retired);
+    assert_true(seed_count < 10 || retired > 0);
+}
+
 static void adoption_survives_power_cuts(void **state)
 {
     unsigned halves = 0, used = 0;
@@ -388,7 +534,8 @@ static void adoption_survives_power_cuts(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(adoption_survives_power_cuts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(adoption_survives_power_cuts),
+                                       cmocka_unit_test(what_nothing_needs_is_retired)};
     tb_log_level(TB_LOG_WARN);
     if (argc > 1) {
         first_seed = strtoul(argv[1], NULL, 10);

@@ -252,11 +252,34 @@ static bool load_tls(struct tb_io *io, const struct tb_config *cfg, struct tb_tl
     return ok;
 }
 
+/* load_keys: those that tokens are signed with, as they are in the file now. */
+static bool load_keys(struct tb_io *io, const struct tb_config *cfg, struct tb_error *err)
+{
+    struct tb_error why = {0};
+    struct tb_buf json;
+    bool ok;
+
+    if (!cfg->oauth_jwks[0])
+        return true;
+    if (!cfg->oauth_issuer[0] || !cfg->oauth_audience[0]) {
+        tb_error_set(err, TB_INVALID, 0, "%.100s: oauth_jwks needs oauth_issuer and oauth_audience", cfg->path);
+        return false;
+    }
+    tb_buf_init(&json, PEM_BYTES_MAX);
+    ok = read_file(io, cfg->oauth_jwks, &json, err);
+    if (ok && tb_oauth_keys(tb_buf_all(&json), &why) != TB_OK) {
+        tb_error_set(err, TB_INVALID, 0, "%.100s: %.100s", cfg->oauth_jwks, why.text);
+        ok = false;
+    }
+    tb_buf_free(&json);
+    return ok;
+}
+
 bool daemon_check(const struct tb_config *cfg, struct tb_error *err)
 {
     struct tb_tls_context *tls = NULL;
     struct tb_io *io = NULL;
-    bool ok = tb_io_open(TB_IO_POSIX, &io, err) == TB_OK && load_tls(io, cfg, &tls, err);
+    bool ok = tb_io_open(TB_IO_POSIX, &io, err) == TB_OK && load_tls(io, cfg, &tls, err) && load_keys(io, cfg, err);
 
     if (tls)
         tb_tls_context_unref(tls);
@@ -493,7 +516,7 @@ bool daemon_reload(struct daemon *d, const struct tb_config *fresh, struct tb_er
 {
     struct tb_tls_context *old = d->tls, *tls;
 
-    if (!load_tls(d->io, fresh, &tls, err))
+    if (!load_keys(d->io, d->cfg, err) || !load_tls(d->io, fresh, &tls, err))
         return false;
     tb_config_changes(d->cfg, fresh, log_change, NULL);
     daemon_log_level(fresh);

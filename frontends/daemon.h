@@ -19,7 +19,8 @@ bool daemon_start(const struct tb_config *cfg, struct daemon **out, int *exit_co
 bool daemon_reload(struct daemon *d, const struct tb_config *fresh, struct tb_error *err);
 /* daemon_stop: farewell to every connection, a last checkpoint, everything closed. False: it took too long. */
 bool daemon_stop(struct daemon *d);
-/* daemon_check: everything `tambod -t` can know about a configuration without serving: certificate and key fit. */
+/* daemon_check: everything `tambod -t` can know about a configuration without serving: certificate and key fit;
+ * the keys of tokens are read, and are those that count from now on. */
 bool daemon_check(const struct tb_config *cfg, struct tb_error *err);
 /* daemon_log_level: the level of the configuration from now on. */
 void daemon_log_level(const struct tb_config *cfg);

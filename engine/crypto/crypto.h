@@ -34,6 +34,19 @@ bool tb_base64_decode(struct tb_slice text, struct tb_buf *out);
 void tb_base64_encode(struct tb_slice bytes, struct tb_buf *out);
 void tb_hex(const void *ptr, size_t len, char *out); /* 2 * len characters and a NUL */
 
+/* ---- public keys, as JSON Web Keys give them (RFC 7518 6): numbers big-endian; NULL: not one, or a weak one ---- */
+struct tb_pubkey;
+/* tb_pubkey_rsa: 2048 to 8192 bits. */
+struct tb_pubkey *tb_pubkey_rsa(struct tb_slice n, struct tb_slice e);
+/* tb_pubkey_ec: on P-256, P-384 or P-521. */
+struct tb_pubkey *tb_pubkey_ec(struct tb_slice curve, struct tb_slice x, struct tb_slice y);
+struct tb_pubkey *tb_pubkey_ed25519(struct tb_slice x);
+void tb_pubkey_free(struct tb_pubkey *k);
+/* tb_pubkey_verify: is it this key's signature of the message, by an algorithm that suits the key (RFC 7518 3.1: RS, PS
+ * and ES with 256, 384, 512; EdDSA)? Any thread. */
+bool tb_pubkey_verify(const struct tb_pubkey *k, struct tb_slice alg, struct tb_slice message,
+                      struct tb_slice signature);
+
 /* ---- TLS (1.2 and 1.3): feed ciphertext, read plaintext, write plaintext, drain ciphertext ---- */
 struct tb_tls_context; /* certificate and settings; immutable; shared by threads by reference count */
 struct tb_tls;         /* one connection */

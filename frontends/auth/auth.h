@@ -16,7 +16,7 @@ struct tb_tls;
 
 enum { TB_PASSWORD_MAX = 1024 };
 
-/* ---- SASL, the server's side (RFC 4422): PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS ---- */
+/* ---- SASL, the server's side (RFC 4422): PLAIN, LOGIN, SCRAM-SHA-256(-PLUS), OAUTHBEARER, XOAUTH2 ---- */
 
 /* Who speaks to whom: borrowed for an exchange, while the connection stays on this worker. */
 struct tb_sasl_env {
@@ -33,6 +33,7 @@ enum tb_sasl_step {
     SASL_UNKNOWN,
     SASL_NO_MEMORY
 };
+enum tb_sasl_trust { TRUST_NOBODY, TRUST_GOOD, TRUST_BAD, TRUST_EXPIRED };
 struct tb_sasl {
     int mechanism, state;
     char name[TB_NAME_MAX + 1], authzid[TB_NAME_MAX + 1], password[TB_PASSWORD_MAX + 1];
@@ -43,7 +44,8 @@ struct tb_sasl {
     struct tb_buf challenge; /* owned; base64, with a NUL behind */
     struct tb_buf gs2;       /* owned; of SCRAM: the header, and what the channel is bound to */
     size_t nonce_at, nonce_len;
-    bool spoilt; /* of SCRAM: bound to another channel, or to another nonce */
+    enum tb_sasl_trust trust; /* what a third party says of the name; NOBODY: there is a password or a proof */
+    bool spoilt;              /* of SCRAM: bound to another channel, or to another nonce */
     uint8_t proof[32], verifier[32];
 };
 /*
@@ -67,14 +69,18 @@ enum tb_sasl_step tb_sasl_next(struct tb_sasl *s, struct tb_slice line, const ch
 enum tb_sasl_step tb_sasl_outcome(struct tb_sasl *s, enum tb_rc rc, const char **challenge);
 void tb_sasl_wipe(struct tb_sasl *s);
 
+/* tb_oauth_keys: the keys that tokens are signed with from now on, a JSON Web Key set (RFC 7517). INVALID, LIMIT: those
+ * there are stay. Any thread. */
+enum tb_rc tb_oauth_keys(struct tb_slice json, struct tb_error *err) TB_USE_RESULT;
+
 /* ---- a login ---- */
 
-enum tb_refusal { REFUSED_CREDENTIALS, REFUSED_AUTHORIZATION };
+enum tb_refusal { REFUSED_CREDENTIALS, REFUSED_AUTHORIZATION, REFUSED_EXPIRED };
 
 struct tb_login {                /* the caller's, alive until op.done */
     struct tb_op op;             /* op.rc: OK, INVALID (see refusal), BUSY (throttled, or no memory: try later) */
     struct tb_identity identity; /* filled when OK, but for the secret: who the session is for */
-    enum tb_refusal refusal;     /* when INVALID: AUTHORIZATION: the password is right, but may not act for authzid */
+    enum tb_refusal refusal; /* when INVALID: AUTHORIZATION: right, but may not act for authzid; EXPIRED: no longer */
     /* private */
     struct tb_worker *worker;
     const struct tb_config *cfg;

@@ -144,11 +144,18 @@ static bool store_fresh(struct tb_login *l)
     return true;
 }
 
+/* Somebody else vouches for the name, or does not. */
+static bool is_trusted(const struct tb_login *l)
+{
+    return l->sasl && l->sasl->trust != TRUST_NOBODY;
+}
+
 static void passed(struct tb_login *l)
 {
     uint64_t now = tb_io_now_ns(tb_worker_io(l->worker));
 
-    remember(l->identity.secret);
+    if (!is_trusted(l))
+        remember(l->identity.secret);
     if (authorize(l) != TB_OK) {
         tb_throttle_failed(l->peer, counted_name(l), now);
         log_failure(l, "authorization");
@@ -159,6 +166,15 @@ static void passed(struct tb_login *l)
     tb_throttle_passed(l->peer, counted_name(l), now);
     if (!store_fresh(l))
         answer(l, TB_OK);
+}
+
+static const char *why(const struct tb_login *l)
+{
+    if (is_trusted(l) && l->sasl->trust == TRUST_EXPIRED)
+        return "expired";
+    if (is_trusted(l) && l->sasl->trust == TRUST_BAD)
+        return "token";
+    return !l->known ? "unknown" : l->sasl && l->sasl->spoilt ? "binding" : "password";
 }
 
 static void finish(struct tb_login *l)
@@ -173,7 +189,9 @@ static void finish(struct tb_login *l)
         return;
     }
     tb_throttle_failed(l->peer, counted_name(l), tb_io_now_ns(tb_worker_io(l->worker)));
-    log_failure(l, !l->known ? "unknown" : l->sasl && l->sasl->spoilt ? "binding" : "password");
+    if (is_trusted(l) && l->sasl->trust == TRUST_EXPIRED)
+        l->refusal = REFUSED_EXPIRED;
+    log_failure(l, why(l));
     answer(l, TB_INVALID);
 }
 
@@ -298,10 +316,15 @@ static void start(struct tb_login *l, bool fits)
     tb_store_secret(store, "throttle", key);
     tb_throttle_key(key);
     if (fits && tb_name_resolve(store, l->cfg, tb_slice_str(l->name), &l->identity, NULL) == TB_OK)
-        l->known = l->identity.secret[0] != '\0';
+        l->known = l->identity.secret[0] != '\0' || is_trusted(l);
     if (tb_throttle_blocked(l->peer, counted_name(l), tb_io_now_ns(io))) {
         log_failure(l, "throttled");
         answer(l, TB_BUSY);
+        return;
+    }
+    if (is_trusted(l)) {
+        l->match = l->sasl->trust == TRUST_GOOD;
+        finish(l);
         return;
     }
     l->upgrade = l->known && !is_scram(l) && l->cfg->password_upgrade &&

@@ -2,7 +2,7 @@
  * sasl.c: the server's side of SASL: base64 lines in, challenges out, and in the end who says he is whom, with what
  * proof.
  *
- *   begin ── MESSAGE | NAME, PASSWORD | FIRST, FINAL ──> READY ── (login) ──> outcome ── [VERIFIER] ──> DONE
+ *   begin ── MESSAGE [, FINAL] | NAME, PASSWORD ──> READY ── (login) ──> outcome ── [VERIFIER | ERROR] ──> DONE
  *
  * Decides nothing about passwords and proofs: login.c does. Never keeps a decoded message longer than it needs it: all
  * is wiped. A SCRAM exchange goes the same way, with a salt that never changes, for names that do not exist. A proof
@@ -10,20 +10,21 @@
  * only in the log.
  * One exchange is used by one thread at a time.
  * RFC 4422 (framework; 3.5 cancelling), RFC 4616 (PLAIN), RFC 4954 and RFC 9051 6.2.2 (initial responses, "="),
- * RFC 5802 and RFC 7677 (SCRAM), RFC 9266 and RFC 5929 4 (channel bindings).
+ * RFC 5802 and RFC 7677 (SCRAM), RFC 7628 (OAUTHBEARER), RFC 9266 and RFC 5929 4 (channel bindings).
  * LOGIN has no RFC but clients that know nothing else.
  */
 #include "frontends/auth/sasl.h"
 #include "frontends/auth/auth.h"
+#include "frontends/auth/oauth.h"
 #include "frontends/auth/password.h"
 #include "frontends/auth/scram.h"
 
 #include "engine/crypto/crypto.h"
 #include "frontends/config/config.h"
 
-enum { STATE_OVER, STATE_MESSAGE, STATE_NAME, STATE_PASSWORD, STATE_FINAL, STATE_READY, STATE_VERIFIER };
+enum { STATE_OVER, STATE_MESSAGE, STATE_NAME, STATE_PASSWORD, STATE_FINAL, STATE_READY, STATE_VERIFIER, STATE_ERROR };
 enum {
-    MESSAGE_BYTES_MAX = 2 * TB_NAME_MAX + TB_PASSWORD_MAX + 2,
+    MESSAGE_BYTES_MAX = 12288 / 4 * 3, /* RFC 4954 4's longest line, decoded */
     CHALLENGE_BYTES_MAX = 2 << 10,
     AUTH_MESSAGE_MAX = 2 * MESSAGE_BYTES_MAX + CHALLENGE_BYTES_MAX,
     CLIENT_NONCE_MAX = 512,
@@ -54,6 +55,11 @@ static bool offers_plus(const struct tb_sasl_env *env)
     return env->tls && offers_scram(env) &&
            (tb_tls_binding(env->tls, "tls-exporter", binding, &len) ||
             tb_tls_binding(env->tls, "tls-server-end-point", binding, &len));
+}
+
+static bool offers_oauth(const struct tb_sasl_env *env)
+{
+    return env->worker && env->cfg->oauth_jwks && env->cfg->oauth_jwks[0];
 }
 
 /* ---- PLAIN and LOGIN ---- */
@@ -251,6 +257,33 @@ static enum tb_sasl_step take_scram(struct tb_sasl *s, struct tb_slice message)
     return s->state == STATE_FINAL ? take_final(s, message) : take_first(s, message);
 }
 
+/* ---- OAUTHBEARER and XOAUTH2 ---- */
+
+static enum tb_sasl_trust trust_of(enum tb_jwt_verdict verdict)
+{
+    return verdict == JWT_GOOD ? TRUST_GOOD : verdict == JWT_EXPIRED ? TRUST_EXPIRED : TRUST_BAD;
+}
+
+/* The token names the account; who the message names is whom he wants to act for. */
+static enum tb_sasl_step take_token(struct tb_sasl *s, struct tb_slice message)
+{
+    bool xoauth2 = s->mechanism == TB_SASL_XOAUTH2;
+    struct tb_slice who, token;
+    bool good = xoauth2 ? tb_oauth_xoauth2_read(message, &who, &token) : tb_oauth_bearer_read(message, &who, &token);
+
+    if (good && xoauth2)
+        good = who.len == 0 || (!memchr(who.ptr, '\0', who.len) && keep(who, s->authzid, TB_NAME_MAX, &s->authzid_len));
+    else if (good)
+        good = tb_scram_name(who, TB_NAME_MAX, s->authzid, &s->authzid_len);
+    if (!good)
+        return SASL_FAIL_SYNTAX;
+    s->trust = trust_of(tb_oauth_check(s->env.cfg, token, tb_io_wall_s(tb_worker_io(s->env.worker)), s->name));
+    if (s->trust != TRUST_GOOD) /* for the log */
+        memcpy(s->name, s->authzid, sizeof(s->name));
+    s->name_len = strlen(s->name);
+    return SASL_READY;
+}
+
 /* ---- the table ---- */
 
 static const struct mechanism {
@@ -263,6 +296,8 @@ static const struct mechanism {
     {"LOGIN", TB_SASL_LOGIN, take_login, offers_always},
     {"SCRAM-SHA-256", TB_SASL_SCRAM, take_scram, offers_scram},
     {"SCRAM-SHA-256-PLUS", TB_SASL_SCRAM_PLUS, take_scram, offers_plus},
+    {"OAUTHBEARER", TB_SASL_BEARER, take_token, offers_oauth},
+    {"XOAUTH2", TB_SASL_XOAUTH2, take_token, offers_oauth},
 };
 
 void tb_sasl_list(const struct tb_sasl_env *env, const char *prefix, struct tb_buf *out)
@@ -293,6 +328,8 @@ static enum tb_sasl_step take(struct tb_sasl *s, struct tb_slice message)
 
     if (s->state == STATE_VERIFIER) /* RFC 5802 5: the client has nothing more to say */
         return message.len == 0 ? SASL_DONE : SASL_FAIL_SYNTAX;
+    if (s->state == STATE_ERROR) /* RFC 7628 3.2.3: ^A, but any answer will do */
+        return SASL_DONE;
     return m && s->state != STATE_OVER && s->state != STATE_READY ? m->take(s, message) : SASL_FAIL_SYNTAX;
 }
 
@@ -362,23 +399,37 @@ enum tb_sasl_step tb_sasl_next(struct tb_sasl *s, struct tb_slice line, const ch
 }
 
 /* server-final-message = verifier. Without it the client could not know that we are the one who has its keys. */
+static void last_word(const struct tb_sasl *s, enum tb_rc rc, struct tb_buf *out)
+{
+    bool scram = s->mechanism == TB_SASL_SCRAM || s->mechanism == TB_SASL_SCRAM_PLUS;
+    bool token = s->mechanism == TB_SASL_BEARER || s->mechanism == TB_SASL_XOAUTH2;
+
+    if (scram && rc == TB_OK) {
+        tb_buf_str(out, "v=");
+        tb_base64_encode(tb_slice(s->verifier, sizeof(s->verifier)), out);
+    } else if (token && rc == TB_INVALID) {
+        tb_oauth_error(s->env.cfg, s->mechanism == TB_SASL_XOAUTH2, out);
+    }
+}
+
 enum tb_sasl_step tb_sasl_outcome(struct tb_sasl *s, enum tb_rc rc, const char **challenge)
 {
+    enum tb_sasl_step step = SASL_DONE;
     struct tb_buf message;
 
     *challenge = "";
     s->challenge.len = 0;
-    if (rc != TB_OK || (s->mechanism != TB_SASL_SCRAM && s->mechanism != TB_SASL_SCRAM_PLUS))
-        return said(s, SASL_DONE, challenge);
-    tb_buf_init(&message, 256);
-    tb_buf_str(&message, "v=");
-    tb_base64_encode(tb_slice(s->verifier, sizeof(s->verifier)), &message);
-    if (!message.failed)
+    tb_buf_init(&message, CHALLENGE_BYTES_MAX);
+    last_word(s, rc, &message);
+    if (message.len > 0) {
         tb_base64_encode(tb_buf_all(&message), &s->challenge);
-    s->state = STATE_VERIFIER;
-    rc = message.failed ? TB_LIMIT : TB_OK;
+        s->state = rc == TB_OK ? STATE_VERIFIER : STATE_ERROR;
+        step = SASL_CHALLENGE;
+    }
+    if (message.failed)
+        step = SASL_NO_MEMORY;
     tb_buf_free(&message);
-    return said(s, rc == TB_OK ? SASL_CHALLENGE : SASL_NO_MEMORY, challenge);
+    return said(s, step, challenge);
 }
 
 static void wipe(struct tb_buf *b)

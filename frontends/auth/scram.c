@@ -96,7 +96,7 @@ bool tb_scram_name(struct tb_slice escaped, size_t max, char *out, size_t *len)
 }
 
 /* gs2-header = gs2-cbind-flag "," [ authzid ] "," */
-static bool read_gs2(struct tb_slice *rest, struct tb_scram_first *out)
+bool tb_scram_gs2_read(struct tb_slice *rest, struct tb_scram_first *out)
 {
     struct tb_slice all = *rest, flag = field(rest), authzid;
 
@@ -123,7 +123,7 @@ bool tb_scram_first_read(struct tb_slice message, struct tb_scram_first *out)
 
     memset(out, 0, sizeof(*out));
     out->binding = out->authzid = TB_SLICE("");
-    if (!read_gs2(&rest, out))
+    if (!tb_scram_gs2_read(&rest, out))
         return false;
     out->bare = rest;
     return value(field(&rest), 'n', &out->name) && value(field(&rest), 'r', &out->nonce) && printable(out->nonce) &&

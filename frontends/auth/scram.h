@@ -37,6 +37,9 @@ struct tb_scram_first {
     struct tb_slice authzid;     /* still escaped; empty: none */
     struct tb_slice name, nonce; /* name still escaped */
 };
+/* tb_scram_gs2_read: a gs2-header (RFC 5801 4, without its nonstandard flag) off the front of *rest, behind which there
+ * is more. */
+bool tb_scram_gs2_read(struct tb_slice *rest, struct tb_scram_first *out);
 bool tb_scram_first_read(struct tb_slice message, struct tb_scram_first *out);
 /* tb_scram_name: a saslname without its escapes; false: malformed, or over max bytes. *len excludes the NUL behind. */
 bool tb_scram_name(struct tb_slice escaped, size_t max, char *out, size_t *len);

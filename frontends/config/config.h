@@ -36,6 +36,8 @@ struct tb_config {
     bool password_upgrade; /* "false" or "true" */
     char *scram;           /* "auto", "always", "never" */
     char **master_users;   /* accounts that may act for all others, NULL-ended */
+    char *oauth_jwks;      /* path; "": no tokens */
+    char *oauth_issuer, *oauth_audience, *oauth_claim;
     uint32_t connections_max;
     uint32_t imap_idle_s, pop3_idle_s, smtp_idle_s, pre_auth_s;
     uint32_t recipients_max;

@@ -109,6 +109,8 @@ static enum imap_run authentication_failed(struct imap_session *s, struct imap_c
         s->farewell = "Too many failures";
     if (why == REFUSED_AUTHORIZATION)
         return imap_reply(cmd, "NO [AUTHORIZATIONFAILED] Not allowed to act for that account");
+    if (why == REFUSED_EXPIRED)
+        return imap_reply(cmd, "NO [EXPIRED] The token has expired");
     return imap_reply(cmd, "NO [AUTHENTICATIONFAILED] Name or password wrong");
 }
 

@@ -11,12 +11,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "lib"))
+import jwt  # noqa: E402
 from scram import Sasl, Scram  # noqa: E402
 from tambo import PASSWORD, Daemon  # noqa: E402
 from wire import Refused, equal  # noqa: E402
@@ -24,6 +28,8 @@ from wire import Refused, equal  # noqa: E402
 CHECKS = []
 PROTOCOLS = ("imap", "pop3", "submission")
 FAILED = {"imap": "a NO [AUTHENTICATIONFAILED]", "pop3": "-ERR [AUTH]", "submission": "535 5.7.8"}
+# RFC 8037 A.2
+SOME_KEY = '{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
 SSHA = "{SSHA}1G904nLkTkGWjKNnQuB/hpWXC/hzYWx0c2FsdA=="  # of "secret"
 
 
@@ -226,6 +232,144 @@ def msmtp_and_mpop(d):
     return None
 
 
+ISSUER, AUDIENCE = "https://id.example.test", "mail"
+
+
+def claims(**more):
+    now = int(time.time())
+    all_of_them = {"iss": ISSUER, "aud": AUDIENCE, "email": "ann@mail.example.test", "iat": now, "nbf": now - 5,
+                   "exp": now + 600, **more}
+    return {k: v for k, v in all_of_them.items() if v is not None}
+
+
+def bearer(token, user="ann"):
+    authzid = b"a=" + user.encode() if user else b""
+    return b"n,%s,\1host=localhost\1port=143\1auth=Bearer %s\1\1" % (authzid, token.encode())
+
+
+def xoauth2(token, user="ann"):
+    return b"user=%s\1auth=Bearer %s\1\1" % (user.encode(), token.encode())
+
+
+def try_token(d, message, mechanism="OAUTHBEARER", protocol="imap"):
+    """Refused with the last line, and what the server said before it."""
+    with Sasl(d, protocol) as c:
+        said = c.begin(mechanism)
+        assert said == b"", (said, c.ended)
+        said = c.say(message)
+        if said is not None:
+            assert c.say(b"\1") is None
+        if not c.good():
+            raise Refused((c.ended + b" | " + (said or b"")).decode())
+
+
+@check(oauth_issuer=ISSUER, oauth_audience=AUDIENCE, oauth_jwks="../keys.json", master_users='{ "bob" }')
+def tokens(d):
+    if not shutil.which("openssl"):
+        return "openssl is not installed"
+    keys = {alg: jwt.Key(alg, "k" + alg) for alg in ("RS256", "PS256", "ES256", "ES384", "EdDSA")}
+    path = os.path.join(d.dir, "keys.json")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(jwt.key_set({"kty": "oct", "k": "c2VjcmV0", "kid": "kES256"}, *(k.jwk() for k in keys.values())))
+    d.kill()
+    d.start()
+    for protocol in PROTOCOLS:
+        with Sasl(d, protocol) as c:
+            equal(c.mechanisms()[-2:], ["OAUTHBEARER", "XOAUTH2"])
+        for key in keys.values():
+            try_token(d, bearer(key.token(claims())), protocol=protocol)
+        try_token(d, xoauth2(keys["RS256"].token(claims())), "XOAUTH2", protocol)
+    key = keys["ES256"]
+    try_token(d, bearer(key.token(claims(aud=["other", AUDIENCE])), ""))
+    try_token(d, bearer(key.token(claims(exp=int(time.time()) + 9.5, nbf=None), kid=None)))
+    try_token(d, bearer(key.token(claims(email="bob")), "ann"))  # a master
+    good = key.token(claims())
+    head, body, sign = good.split(".")
+    bad = {
+        "none": key.token(claims(), alg="none"), "hmac": key.token(claims(), alg="HS256"),
+        "another key's name": key.token(claims(), kid="kEdDSA"), "no such key": key.token(claims(), kid="x"),
+        "another algorithm": key.token(claims(), alg="RS256"), "crit": key.token(claims(), crit=["x"]),
+        "issuer": key.token(claims(iss="https://evil.example")), "no issuer": key.token(claims(iss=None)),
+        "audience": key.token(claims(aud="web")), "no audience": key.token(claims(aud=None)),
+        "audiences": key.token(claims(aud=["web", 1])), "no exp": key.token(claims(exp=None)),
+        "exp text": key.token(claims(exp="9999999999")), "not yet": key.token(claims(nbf=int(time.time()) + 900)),
+        "no name": key.token(claims(email=None)), "empty name": key.token(claims(email="")),
+        "nobody": key.token(claims(email="nobody")), "stranger's key": jwt.Key("ES256", "kES256").token(claims()),
+        "changed": head + "." + jwt.b64url(json.dumps(claims(email="bob")).encode()) + "." + sign,
+        "cut": good[:-4], "two parts": head + "." + body, "rubbish": "x.y.z", "no signature": head + "." + body + ".",
+    }
+    for number, (name, token) in enumerate(bad.items()):
+        if number % 8 == 7:  # what fails is held against the account; a new process has forgotten it
+            d.stop()
+            d.start()
+        for text, mechanism in ((bearer(token), "OAUTHBEARER"), (xoauth2(token), "XOAUTH2")):
+            try:
+                try_token(d, text, mechanism)
+            except Refused as e:
+                want = '{"status":"401"' if mechanism == "XOAUTH2" else '{"status":"invalid_token"'
+                assert "a NO [AUTHENTICATIONFAILED]" in str(e) and want in str(e), (name, str(e))
+                if mechanism == "OAUTHBEARER":
+                    error = json.loads(str(e).split(" | ")[1])
+                    equal(error["openid-configuration"], ISSUER + "/.well-known/openid-configuration")
+            else:
+                raise AssertionError("taken: " + name)
+    d.stop()
+    d.start()
+    refused(lambda: try_token(d, bearer(key.token(claims(exp=int(time.time()) - 100)))), "a NO [EXPIRED]")
+    refused(lambda: try_token(d, bearer(good, "bob")), "a NO [AUTHORIZATIONFAILED]")
+    for text in (b"", b"\1", b"n,,", b"n,,\1", b"n,,\1\1", b"n,,\1auth=Bearer \1\1", b"n,,\1auth=Basic x\1\1",
+                 b"n,,\1auth=Bearer x\1", b"p=x,,\1auth=Bearer x\1\1", b"n,,\1auth=Bearer x\1auth=Bearer y\1\1"):
+        refused(lambda: try_token(d, text), "a NO [AUTHENTICATIONFAILED]")
+    # other keys, without a restart
+    other = jwt.Key("ES256", "new")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(jwt.key_set(other.jwk(alg=None, use=None)))
+    refused(lambda: try_token(d, bearer(other.token(claims()))), "a NO")
+    with open(path, "a", encoding="utf-8") as f:
+        f.write("rubbish")
+    reload(d, "reload failed")
+    try_token(d, bearer(good))
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(jwt.key_set(other.jwk(alg=None, use=None)))
+    reload(d, "reloaded")
+    try_token(d, bearer(other.token(claims())))
+    refused(lambda: try_token(d, bearer(good)), "a NO")
+    return None
+
+
+def reload(d, want):
+    before = open(d.log_path).read().count(want)
+    d.process.send_signal(signal.SIGHUP)
+    until = time.monotonic() + 10
+    while open(d.log_path).read().count(want) == before:
+        assert time.monotonic() < until, "no line \"%s\"" % want
+        time.sleep(0.02)
+
+
+@check(oauth_issuer=ISSUER, oauth_audience=AUDIENCE, oauth_jwks="../keys.json")
+def curl_with_a_token(d):
+    if not shutil.which("openssl") or not shutil.which("curl"):
+        return "openssl or curl is not installed"
+    key = jwt.Key("ES256", "k")
+    with open(os.path.join(d.dir, "keys.json"), "w", encoding="utf-8") as f:
+        f.write(jwt.key_set(key.jwk()))
+    reload(d, "reloaded")
+    d.deliver("ann", b"Subject: for curl\r\n\r\ntext\r\n")
+    for mechanism in ("OAUTHBEARER", "XOAUTH2"):
+        common = ["curl", "-sS", "--user", "ann", "--login-options", "AUTH=" + mechanism, "--oauth2-bearer"]
+        good, bad = key.token(claims()), key.token(claims(aud="web"))
+        for url in ("imap://127.0.0.1:%d/INBOX;UID=1" % d.port("imap"), "pop3://127.0.0.1:%d/1" % d.port("pop3")):
+            done = run(*common, good, url)
+            assert done.returncode == 0 and b"Subject: for curl" in done.stdout, done.stdout
+            assert run(*common, bad, url).returncode == 67, url
+        url = "smtp://127.0.0.1:%d" % d.port("submission")
+        send = ["--mail-from", "ann@mail.example.test", "--mail-rcpt", "ann@mail.example.test", "-T", "-"]
+        done = run(*common, good, url, *send, stdin=b"Subject: by curl\r\n\r\ntext\r\n")
+        equal(done.returncode, 0, done.stdout)
+        assert run(*common, bad, url, *send, stdin=b"x\r\n").returncode == 67
+    return None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--io", default="auto")
@@ -237,8 +381,12 @@ def main():
         if args.only not in one.__name__:
             continue
         try:
-            with Daemon(io=args.io, build=args.build, accounts=["ann", "bob"], config=settings) as d:
+            folder = tempfile.mkdtemp(prefix="tambo-test-")
+            with open(os.path.join(folder, "keys.json"), "w", encoding="utf-8") as f:
+                f.write(SOME_KEY)
+            with Daemon(io=args.io, build=args.build, accounts=["ann", "bob"], config=settings, directory=folder) as d:
                 reason = one(d)
+            shutil.rmtree(folder)
             if reason:
                 print("SKIP %s: %s" % (one.__name__, reason))
             skipped += bool(reason)

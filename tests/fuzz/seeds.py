@@ -159,6 +159,17 @@ SASL = [
     "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
     "I\u00adX \u2168 e\u0301\u00a0\u200b",
 ]
+JWT = [
+    (0, '{"keys":[1,"two",{"a":null}],"x":-1.5e3}'), (0, '[true,[],{},"\\u00e9\\ud83d\\ude00"]'),
+    (0, '"a\\n\\/"'), (0, "12.5"),
+    (1, "eyJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.e30.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt"
+        "9g7sVvpAr_MuM0KAg"), (1, "eyJhbGciOiJub25lIn0.e30."), (1, "e30.e30.e30"),
+    (2, "n,a=user@example.com,\1host=h\1port=143\1auth=Bearer x.y.z\1\1"), (2, "user=a\1auth=Bearer x\1\1"),
+    (3, '{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'),
+    (3, '{"keys":[{"kty":"EC","crv":"P-256","kid":"1","use":"sig","alg":"ES256",'
+        '"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}'),
+    (3, '{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"},{"kty":"oct","k":"AAAA"}]}'),
+]
 MAILTEXT = [
     (0, "=?utf-8?Q?gr=C3=BC=C3=9Fe?= and =?iso-8859-1?B?4Pbk?="), (0, "=?utf-8*en?q?a?=\r\n =?UTF-8?b?4pyT?="),
     (0, "=?x?q?a?= =?utf-8?x?a?= =?utf-8?q?=?="), (1, "Mon, 7 Feb 1994 21:52:25 -0800 (PST)"),
@@ -190,6 +201,8 @@ def tables(corpus):
     corpus.add("config", "".join(CONFIG[:4]).encode())
     for text in SASL:
         corpus.add("sasl", text.encode())
+    for way, text in JWT:
+        corpus.add("jwt", bytes([way]) + text.encode())
     for way, text in MAILTEXT:
         corpus.add("mailtext", bytes([way]) + text.encode("latin-1"))
 

@@ -94,6 +94,12 @@ void tb_account_secret(struct tb_worker *worker, struct tb_slice name, struct tb
     tb_io_post(&io, &io, op);
 }
 
+int64_t tb_io_wall_s(struct tb_io *own)
+{
+    (void)own;
+    return 1700000000;
+}
+
 uint64_t tb_io_now_ns(struct tb_io *own)
 {
     return own->now_ns;

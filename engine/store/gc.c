@@ -33,6 +33,7 @@ enum {
     TIGHT_BYTES = 256 << 10,
     KEPT_S = 600,
     KEPT_CHUNKS_S = 5,
+    KEPT_TIGHT_S = 1,
     KEPT_BAD_S = 86400,
     LIST_MAX = 4096 /* pieces of a body that are listed in a MOVED */
 };
@@ -261,17 +262,29 @@ static void offer(struct candidate *best, size_t *n, struct candidate c)
     best[i] = c;
 }
 
+/*
+ * room_left: how many live bytes may be moved now. *tight: there is no whole segment ahead, for the disk is full or the
+ * next one is still being made: what is begun must end within the room, or it has moved for nothing.
+ */
+static uint64_t room_left(const struct tb_gc *gc, bool *tight)
+{
+    const struct tb_shard *s = gc->s;
+    uint64_t space = tb_log_space(s->log, tight), reserve = tb_log_group_bytes_max(s->log) + TIGHT_BYTES;
+    uint64_t room = space > reserve ? space - reserve : 0;
+    *tight = *tight || space < s->x.segment_bytes;
+    return room < s->x.segment_bytes ? room : s->x.segment_bytes;
+}
+
 /* pick: the next victims: at most a segment's worth of live bytes, and no more than there is room to write. */
 static void pick(struct tb_gc *gc)
 {
     struct tb_shard *s = gc->s;
     struct candidate best[GC_VICTIMS_MAX], c;
     size_t n = 0;
-    bool tight;
-    uint64_t floor = tb_pin_floor(&s->pins) / s->x.segment_bytes;
-    uint64_t space = tb_log_space(s->log, &tight), room = s->x.segment_bytes,
-             reserve = tb_log_group_bytes_max(s->log) + TIGHT_BYTES;
+    bool tight, full = short_of_space(gc);
+    uint64_t floor = tb_pin_floor(&s->pins) / s->x.segment_bytes, room = room_left(gc, &tight);
     uint32_t end = segment_of(gc, s->confirmed); /* those behind are written to, or recovery would read them */
+    gc->left = false;
     if (gc->until != 0 && segment_of(gc, gc->until) < end)
         end = segment_of(gc, gc->until);
     for (uint32_t at = 0; tb_log_next_segment(s->log, at, &c.segment) && c.segment < end; at = c.segment + 1) {
@@ -280,16 +293,18 @@ static void pick(struct tb_gc *gc)
         if (!worth(gc, c.segment, c.live, &c.score) || is_clean(gc, c.segment) || is_kept(gc, c.segment) ||
             is_victim(gc, c.segment))
             continue;
-        if (c.live == 0 || (!tight && gc->clean_n < GC_VICTIMS_MAX) || floor > c.segment)
+        if (c.live == 0 || (!full && gc->clean_n < GC_VICTIMS_MAX) || floor > c.segment)
             offer(best, &n, c);
-        else
+        else {
+            gc->left = true;
             tb_rotation_want(s); /* newer copies of the index need less of the log */
+        }
     }
-    if (tight)
-        room = space > reserve ? space - reserve : 0;
     for (size_t i = 0; i < n && gc->victims < GC_VICTIMS_MAX; i++) {
-        if (best[i].live > room && (tight || gc->victims > gc->moved_n))
+        if (best[i].live > room && (tight || gc->victims > gc->moved_n)) {
+            gc->left = gc->left || tight;
             continue;
+        }
         room -= best[i].live < room ? best[i].live : room;
         victim_add(gc, best[i].segment, best[i].live);
     }
@@ -405,9 +420,12 @@ static void clean_add(struct tb_gc *gc, uint32_t segment)
 
 static void read_next(struct tb_op *op);
 
+/* scan_end: what is empty is clean; the others are emptied, as far as there is room. */
 static void scan_end(struct tb_gc *gc)
 {
     size_t n = 0;
+    bool tight;
+    uint64_t room = room_left(gc, &tight);
     for (size_t i = 0; i < gc->victims; i++) {
         struct gc_victim *v = &gc->victim[i];
         v->chunks = segment_of(gc, gc->chunk_floor) <= v->segment;
@@ -416,8 +434,12 @@ static void scan_end(struct tb_gc *gc)
             clean_add(gc, v->segment);
         else if (v->items == 0)
             keep(gc, v->segment, v->chunks ? KEPT_CHUNKS_S : KEPT_S);
-        else
+        else if (tight && v->found > room)
+            keep(gc, v->segment, KEPT_TIGHT_S);
+        else {
+            room -= v->found < room ? v->found : room;
             gc->victim[n++] = *v;
+        }
     }
     gc->victims = n;
     free_clean(gc);
@@ -470,7 +492,7 @@ static void pass_begin(struct tb_gc *gc)
         gc->codec = tb_codec_new();
     if (gc->victims == 0 || gc->codec == NULL) {
         rest(gc);
-        gc->looked = gc->until != 0 && !gc->sealing && gc->s->confirmed >= gc->until;
+        gc->looked = gc->until != 0 && !gc->purging && !gc->sealing && gc->s->confirmed >= gc->until;
         free_clean(gc);
         return;
     }
@@ -688,6 +710,8 @@ static void log_batch(struct tb_gc *gc)
             hold(gc, b->item[b->done]);
         else if (rc != TB_OK) { /* no space, for now */
             rest(gc);
+            gc->left = true;
+            gc->looked = false;
             return;
         }
         b->done++;
@@ -802,7 +826,7 @@ static bool frame_on(struct tb_gc *gc)
 static void free_clean(struct tb_gc *gc)
 {
     struct tb_shard *s = gc->s;
-    bool unconfirmed = false, floored = false, last = false;
+    bool unconfirmed = false, floored = gc->left, last = false;
     uint64_t floor = tb_pin_floor(&s->pins) / s->x.segment_bytes, now = tb_io_now_ns(s->worker->io);
     if (gc->freeing || s->failed || s->stopping)
         return;
@@ -849,6 +873,16 @@ void tb_gc_confirmed(struct tb_shard *s)
         go(s->gc);
 }
 
+/* purge: a run on demand begins by letting go of what is due in the trash: until then its bytes count as live. */
+static void purge(struct tb_gc *gc)
+{
+    if (tb_trash_purge(gc->s))
+        return; /* more at the next tick */
+    gc->purging = false;
+    gc->until = tb_log_end(gc->s->log);
+    gc->s->want_checkpoint = true;
+}
+
 /* seal: a run over everything begins by ending the segment that is being written. */
 static void seal(struct tb_gc *gc)
 {
@@ -865,7 +899,9 @@ void tb_gc_tick(struct tb_shard *s)
     struct tb_gc *gc = s->gc;
     if (gc == NULL || s->stopping)
         return;
-    if (gc->sealing)
+    if (gc->purging)
+        purge(gc);
+    if (gc->sealing && !gc->purging)
         seal(gc);
     free_clean(gc);
     tb_gc_trim(gc);
@@ -885,8 +921,8 @@ void tb_gc_start(struct tb_worker *owner, uint32_t shard, bool all)
     gc->all = all;
     gc->sealing = all;
     gc->looked = false;
+    gc->purging = true;
     gc->until = tb_log_end(s->log);
-    s->want_checkpoint = true;
     tb_gc_tick(s);
 }
 

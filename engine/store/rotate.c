@@ -25,8 +25,8 @@ struct tb_rotation {
         uint64_t applied;
         int64_t made_ms;
     } copy[TB_COPIES];
-    uint64_t ended_ns; /* when the last one was done, or failed */
-    bool failed;
+    uint64_t ended_ns;    /* when the last one was done, or failed */
+    bool failed, no_room; /* no_room: because the disk was full */
 };
 
 /* note: copy i is a good one now: the log from where it ends is kept for it. */
@@ -88,20 +88,25 @@ static unsigned pick(const struct tb_rotation *r, bool newest)
 }
 
 /*
- * give_up: the disk is full and GC waits for a newer copy: the older one goes, durably, and gives it its room. The
- * newer one stays.
+ * give_up: the disk is full and GC waits for a newer copy: the older one goes, durably, and gives it its room; if there
+ * is only one, that one. Until its successor is there the shard has the fewer copies: mail taken again is worth that,
+ * and space would not come back otherwise, for GC may not free what a copy needs.
  */
 static bool give_up(struct tb_shard *s)
 {
     struct tb_rotation *r = s->rotation;
     char path[TB_COPY_PATH];
-    unsigned older = pick(r, false);
-    if (!r->copy[older].valid)
-        return false;
+    uint64_t segment = s->store->super.segment_bytes;
+    unsigned older = TB_COPIES;
+    for (unsigned i = 0; i < TB_COPIES; i++)
+        if (r->copy[i].valid && (older == TB_COPIES || r->copy[i].applied < r->copy[older].applied))
+            older = i;
+    if (older == TB_COPIES || r->copy[older].applied / segment >= s->confirmed / segment)
+        return false; /* a newer one would need as much of the log */
     tb_copy_path(s->dir, older, path);
     if (tb_io_unlink(s->worker->io, path) < 0 || tb_io_sync_dir(s->worker->io, s->dir) < 0)
         return false;
-    tb_log(TB_LOG_WARN, "shard=%u the older index copy gives its room to a new one: the disk is full", s->number);
+    tb_log(TB_LOG_WARN, "shard=%u index copy %u gives its room to a new one: the disk is full", s->number, older);
     tb_pin_remove(&s->pins, r->copy[older].applied);
     r->copy[older].valid = false;
     return true;
@@ -117,10 +122,9 @@ static void made(struct tb_op *op)
         r->failed = false;
         tb_log(TB_LOG_INFO, "shard=%u index copied number=%u bytes=%llu position=%llu", s->number, r->number,
                (unsigned long long)r->job.head.pages * TB_COPY_PAGE, (unsigned long long)r->job.head.ckpt.applied);
-    } else if (op->rc == TB_NOSPACE && r->wanted && !s->failed && give_up(s)) {
-        r->failed = false; /* at the next tick */
     } else if (op->rc != TB_CANCELLED) {
         r->failed = true;
+        r->no_room = op->rc == TB_NOSPACE;
         tb_log(TB_LOG_WARN, "shard=%u %s; it is tried again in a minute", s->number, r->job.err.text);
     }
 }
@@ -140,7 +144,7 @@ static bool due(const struct tb_shard *s)
     int64_t age_ms = tb_io_wall_ms(s->worker->io) - r->copy[newest].made_ms;
     bool wanted = r->wanted && (r->job.head.pages <= SMALL_PAGES || rested_ns >= WANTED_NS);
     unsigned older = pick(r, false);
-    if (wanted && (!r->copy[older].valid || r->copy[older].applied < r->copy[newest].applied))
+    if (wanted && r->copy[older].valid && r->copy[older].applied < r->copy[newest].applied)
         return true; /* though nothing is new: the older one holds the log */
     return grown > 0 && (wanted || grown >= (cfg->copy_log_bytes ? cfg->copy_log_bytes : UINT64_C(1) << 30) ||
                          (cfg->copy_hours != 0 && age_ms >= (int64_t)cfg->copy_hours * 3600000));
@@ -149,7 +153,11 @@ static bool due(const struct tb_shard *s)
 void tb_rotation_tick(struct tb_shard *s)
 {
     struct tb_rotation *r = s->rotation;
-    if (r->running || s->stopping || !due(s))
+    if (r->running || s->stopping)
+        return;
+    if (r->failed && r->no_room && r->wanted && !s->failed && give_up(s))
+        r->failed = false;
+    if (!due(s))
         return;
     r->running = true;
     r->wanted = false;

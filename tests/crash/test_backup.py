@@ -17,6 +17,7 @@ the daemon, or the backup's own process, in the middle. Then, each round:
 Last line: "N passed, M failed".
 """
 import argparse
+import base64
 import json
 import os
 import random
@@ -30,10 +31,12 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "lib")]
 import load  # noqa: E402
+import wire  # noqa: E402
 from tambo import Daemon, set_config  # noqa: E402
 
 AXIS_S = 1.2  # the log's time axis has steps of a second
 FAR = 1 << 19
+FILLERS = ["filler%d" % i for i in range(8)]
 
 
 class TimedBox(load.Box):
@@ -203,9 +206,15 @@ class Test:
         done = self.daemon.tambo("restore", dest, "--to", to, *options, check=False)
         return to, done
 
+    def collected(self):
+        """Has GC freed a segment? Then what it held of the log may be in no backup."""
+        store = os.path.join(self.daemon.dir, "d", "store")
+        return any(not os.path.exists(os.path.join(store, shard, "log", "00000001.seg"))
+                   for shard in ("shard-00", "shard-01"))
+
     def judge_restore(self, name, judge, *options):
         to, done = self.restore(self.dest, *options)
-        if done.returncode == 69 and self.gc and b"is not whole" in done.stderr:
+        if done.returncode == 69 and self.collected() and b"is not whole" in done.stderr:
             self.checks.note(name + ": not covered, and refused", [])
             return
         if done.returncode != 0:
@@ -307,14 +316,30 @@ class Test:
                 problems.append("--at %d: exit %d: %s" % (when, done.returncode, done.stderr.decode()))
         self.checks.note("what is not there is refused", problems)
 
+    def outgrow(self, enough):
+        """Mail to accounts of its own, at least one of them in each shard, until there is enough."""
+        self.daemon.start()
+        self.daemon.import_accounts(FILLERS)
+        with wire.Smtp(self.daemon, "lmtp") as lmtp:
+            for _ in range(1000):
+                if enough():
+                    break
+                text = base64.encodebytes(self.rng.randbytes(75000)).replace(b"\n", b"\r\n")
+                lmtp.deliver([name.encode() for name in FILLERS], b"Subject: filler\r\n\r\n" + text)
+        self.daemon.stop()
+
     def damaged_source(self):
         """A damaged frame in an old segment: it is copied as it is and said; in a new one: refused."""
         logs, problems = os.path.join(self.daemon.dir, "d", "store", "shard-00", "log"), []
-        segments = sorted(f for f in os.listdir(logs) if re.fullmatch(r"[0-9a-f]{8}\.seg", f))
+
+        def segments():
+            return sorted(f for f in os.listdir(logs) if re.fullmatch(r"[0-9a-f]{8}\.seg", f))
+        self.outgrow(lambda: len(segments()) >= 4)  # the first one is old then
+        old = os.path.join(logs, segments()[0])
         fresh = os.path.join(self.daemon.dir, "fresh")
-        self.flip(os.path.join(logs, segments[0]), 70000)
+        self.flip(old, 70000)
         done = self.daemon.tambo("--json", "backup", fresh, check=False)
-        self.flip(os.path.join(logs, segments[0]), 70000)
+        self.flip(old, 70000)
         if self.gc and done.returncode == 74 and b"no valid frame" in done.stderr:
             pass  # the older segments were freed: this one is needed to replay
         elif done.returncode != 0 or json.loads(done.stdout)["damaged_segments"] != 1:

@@ -2,13 +2,15 @@
  * copy.c: making a copy of a shard's index while it serves.
  *
  *   WAITING --nothing committed is unconfirmed: begin the snapshot--> COPYING --all pages--> CLOSING --table, first
- *   block, sync--> VERIFYING --read again, all of it--> NAMING --rename, folder synced--> done
+ *   block, sync--> VERIFYING --read again, all of it--> WALKING --its pages are a sound index--> NAMING --rename,
+ *   folder synced--> done
  *
  * Invariants
  * C1 only a confirmed snapshot is copied, and its pages are kept by a read transaction until the last one was read
- * (R10). C2 a file bears its final name only after it was synced, read again and found right. C3 the owner only begins
- * and ends the snapshot; the rest is done in slices of 1 MiB on a helper thread, one at a time. C4 LMDB's two meta
- * pages both read as the copied snapshot's. Thread: the shard's owner, but for slice().
+ * (R10). C2 a file bears its final name only after it was synced, read again and found right, and its pages read as an
+ * index: a bit that a read of the live index got wrong would have a right checksum in the copy. C3 the owner only
+ * begins and ends the snapshot; the rest is done in slices of 1 MiB on a helper thread, one at a time. C4 LMDB's two
+ * meta pages both read as the copied snapshot's. Thread: the shard's owner, but for slice().
  */
 #include "engine/store/copy.h"
 
@@ -17,8 +19,9 @@
 #include <stdlib.h>
 
 #include "engine/base/rules.h"
+#include "engine/index/walk.h"
 
-enum phase { WAITING, COPYING, CLOSING, VERIFYING, NAMING };
+enum phase { WAITING, COPYING, CLOSING, VERIFYING, WALKING, NAMING };
 enum { META_LEAD = 16, SLICE = TB_COPY_SLICE_PAGES * TB_COPY_PAGE };
 
 struct tb_copy_run {
@@ -36,6 +39,9 @@ struct tb_copy_run {
     size_t table_len;
     struct tb_sha256 sha;
     struct tb_copy_reader reader;
+    struct tb_walk *walk; /* owned, while WALKING */
+    int walk_fd;
+    bool walked;
     uint64_t slice_bytes, slice_began_ns;
     enum tb_rc rc;
 };
@@ -113,6 +119,39 @@ static enum tb_rc verify_slice(struct tb_copy_run *r)
     return rc;
 }
 
+static int64_t walk_read(void *user, void *buf, size_t len, uint64_t offset)
+{
+    struct tb_copy_run *r = user;
+    r->slice_bytes += len;
+    return tb_io_pread(r->shard->worker->io, r->walk_fd, buf, len, TB_BLOCK + offset);
+}
+
+static void walk_damage(void *user, enum tb_db db, const char *what)
+{
+    struct tb_copy_run *r = user;
+    if (r->rc == TB_OK)
+        r->rc = tb_error_set(&r->job->err, TB_CORRUPT, 0, "index copy %s: it is no sound index: %s%s%s", r->job->path,
+                             db < TB_DBS ? tb_index_db_name(db) : "", db < TB_DBS ? ": " : "", what);
+}
+
+static enum tb_rc walk_slice(struct tb_copy_run *r)
+{
+    struct tb_walk_config cfg = {.user = r, .read = walk_read, .damage = walk_damage};
+    r->rc = TB_OK;
+    if (r->walk == NULL) {
+        char path[TB_COPY_PATH_NEW];
+        path_new(r, path);
+        r->walk_fd = tb_io_file_open(r->shard->worker->io, path, TB_OPEN_READ);
+        if (r->walk_fd < 0)
+            return run_error(r, r->walk_fd, "it cannot be read");
+        r->walk = tb_walk_new(&cfg, r->head.ckpt.meta);
+        if (r->walk == NULL)
+            return tb_error_set(&r->job->err, TB_LIMIT, ENOMEM, "index copy %s", r->job->path);
+    }
+    r->walked = !tb_walk_step(r->walk, TB_COPY_SLICE_PAGES);
+    return r->rc;
+}
+
 static enum tb_rc name_slice(struct tb_copy_run *r)
 {
     struct tb_io *io = r->shard->worker->io;
@@ -138,6 +177,8 @@ static void slice(struct tb_op *op)
         r->rc = close_slice(r);
     else if (r->phase == VERIFYING)
         r->rc = verify_slice(r);
+    else if (r->phase == WALKING)
+        r->rc = walk_slice(r);
     else
         r->rc = name_slice(r);
 }
@@ -151,6 +192,9 @@ static void run_free(struct tb_copy_run *r)
         (void)tb_io_file_close(r->shard->worker->io, r->in);
     if (r->out >= 0)
         (void)tb_io_file_close(r->shard->worker->io, r->out);
+    if (r->walk_fd >= 0)
+        (void)tb_io_file_close(r->shard->worker->io, r->walk_fd); /* read only */
+    tb_walk_free(r->walk);
     tb_copy_reader_close(&r->reader);
     free(r->table);
     free(r->pages);
@@ -227,7 +271,8 @@ static void slice_done(struct tb_op *op)
         finish(r, r->rc);
         return;
     }
-    r->job->done_bytes += r->slice_bytes;
+    if (r->phase != WALKING)
+        r->job->done_bytes += r->slice_bytes;
     if (r->phase == COPYING && r->at == r->head.pages) {
         tb_index_snapshot_end(r->snap);
         r->snap = NULL;
@@ -235,6 +280,8 @@ static void slice_done(struct tb_op *op)
     } else if (r->phase == CLOSING) {
         r->phase = VERIFYING;
     } else if (r->phase == VERIFYING && r->reader.n == 0) {
+        r->phase = WALKING;
+    } else if (r->phase == WALKING && r->walked) {
         r->phase = NAMING;
     }
     rest(r);
@@ -301,7 +348,7 @@ void tb_copy_start(struct tb_shard *s, struct tb_copy_job *job)
     }
     r->shard = s;
     r->job = job;
-    r->in = r->out = -1;
+    r->in = r->out = r->walk_fd = -1;
     r->next = s->copies;
     s->copies = r;
     if (s->ckpt_phase == CKPT_IDLE || unwanted(r))

@@ -34,6 +34,29 @@ static bool make_dir(struct tb_backup *b, const char *path)
     return rc == 0 || rc == -EEXIST ? true : fail(b, rc == -ENOSPC ? TB_NOSPACE : TB_IO, -rc, "cannot be made", path);
 }
 
+/* name_durable: a folder that was just made, or what was made in it, is still there after a power cut. */
+static bool name_durable(struct tb_backup *b, const char *dir)
+{
+    int rc = tb_io_sync_dir(b->w->io, dir);
+    return rc == 0 ? true : fail(b, TB_IO, -rc, "cannot be synced", dir);
+}
+
+/* make_dest: the folder of the backups, with its own name durable if it is new. */
+static bool make_dest(struct tb_backup *b)
+{
+    char parent[TB_PATH];
+    int rc = tb_io_mkdir(b->w->io, b->dest);
+    if (rc == -EEXIST)
+        return true;
+    if (rc != 0)
+        return fail(b, rc == -ENOSPC ? TB_NOSPACE : TB_IO, -rc, "cannot be made", b->dest);
+    (void)snprintf(parent, sizeof(parent), "%.1000s", b->dest);
+    char *slash = strrchr(parent, '/');
+    if (slash != NULL)
+        slash[slash == parent] = '\0';
+    return name_durable(b, slash != NULL ? parent : ".");
+}
+
 static bool make_folders(struct tb_backup *b)
 {
     static const char *const sub[] = {"", "/log", "/dict"};
@@ -71,7 +94,7 @@ bool tb_backup_open_dest(struct tb_backup *b)
     char path[TB_PART_PATH];
     uint32_t *runs;
     size_t n, names = 0;
-    if (!make_dir(b, b->dest))
+    if (!make_dest(b))
         return false;
     (void)snprintf(path, sizeof(path), "%.1000s/LOCK", b->dest);
     int fd = tb_io_file_open(io, path, TB_OPEN_READ);
@@ -79,7 +102,7 @@ bool tb_backup_open_dest(struct tb_backup *b)
         (void)tb_io_file_close(io, fd);
     else if (tb_io_list(io, b->dest, count_name, &names) < 0 || names > 0)
         return fail(b, TB_EXISTS, 0, "the folder is not empty and holds no backup", b->dest);
-    if (!lock_dest(b))
+    if (!lock_dest(b) || !name_durable(b, b->dest)) /* before anything else is in it */
         return false;
     b->rc = tb_manifest_runs(io, b->dest, &runs, &n, &b->err);
     if (b->rc != TB_OK)

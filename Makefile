@@ -78,7 +78,7 @@ $(B)/tests/crash/faultdisk: tests/crash/faultdisk.c
 	$(Q)$(CC) $(CFLAGS) -D_FILE_OFFSET_BITS=64 $$(pkg-config --cflags fuse3) -MF $@.d -o $@ $< $(FLAGS.$(VARIANT)) -pie $$(pkg-config --libs fuse3)
 $(SOUND)/libtests.a: $(call sound,$(TESTLIB))
 	$(Q)rm -f $@; ar rcs $@ $^
-$(B)/tests/sim/%: $(SOUND)/tests/sim/%.o $(call sound,$(SIMLIB)) $(SOUND)/libtests.a $(ARCHIVE)
+$(call bin,$(filter tests/sim/%,$(UNIT))): $(B)/tests/sim/%: $(SOUND)/tests/sim/%.o $(call sound,$(SIMLIB)) $(SOUND)/libtests.a $(ARCHIVE)
 	@mkdir -p $(@D); echo "  LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 $(B)/tests/%: $(SOUND)/tests/%.o $(SOUND)/libtests.a $(ARCHIVE)

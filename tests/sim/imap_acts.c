@@ -300,7 +300,8 @@ void act_append(struct actor *a)
     uint32_t uid = 0, uidvalidity = 0;
     struct box *b = &begin(a)->box[k];
     struct message *m = &b->v[b->n++];
-    *m = (struct message){.id = x->next_id++, .flags = (uint16_t)world_choose(x, 32)};
+    uint32_t again = b->n > 1 && world_choose(x, 6) == 0 ? b->v[world_choose(x, b->n - 1)].id : 0; /* once more */
+    *m = (struct message){.id = again ? again : x->next_id++, .flags = (uint16_t)world_choose(x, 32)};
     struct tb_buf bytes = model_message(x, m->id);
     bool plus = world_choose(x, 2);
     enum reply r = REPLY_DEAD;

@@ -380,6 +380,50 @@ static bool inbox_is(struct check *c, uint32_t account, bool resolve)
     return good;
 }
 
+/* ---- what came back from the trash ---- */
+
+static bool back_row(struct check *c, struct tb_view *v, uint32_t uid)
+{
+    uint32_t id = id_of(c, v, uid);
+    struct tb_buf got;
+    tb_buf_init(&got, 4 << 20);
+    bool good = id > 0 && id < c->x->next_id && bytes_of(c, v, uid, &got) &&
+                (model_is(c->x, id, tb_buf_all(&got), false) || model_is(c->x, id, tb_buf_all(&got), true));
+    tb_buf_free(&got);
+    return good || say(c, "what came back as UID %u is not message %u", uid, id);
+}
+
+/* back_is: whatever it holds was once sent; its UIDs only rise. */
+static bool back_is(struct check *c, uint32_t account, bool resolve)
+{
+    struct inbox *in = &c->x->inbox[account];
+    struct tb_mailbox m;
+    struct tb_view *v;
+    struct tb_row row[ROWS];
+    if (!mailbox(c, WORLD_BACK, &m))
+        return in->back_uidnext == 0 || say(c, "%s has lost what came back", in->name);
+    if (m.uidnext < in->back_uidnext)
+        return say(c, "%s: UIDNEXT of what came back is %u, and was %u", in->name, m.uidnext, in->back_uidnext);
+    process_enter();
+    enum tb_rc rc = tb_view_open(c->a, m.mbox, &v);
+    process_leave();
+    if (rc != TB_OK)
+        return say(c, "what came back cannot be opened");
+    bool good = true;
+    size_t n = ROWS;
+    for (uint32_t from = 1; good && n == ROWS; from = row[ROWS - 1].uid + 1) {
+        n = tb_view_scan(v, from, row, ROWS);
+        for (size_t i = 0; good && i < n; i++)
+            good = back_row(c, v, row[i].uid);
+    }
+    process_enter();
+    tb_view_close(v);
+    process_leave();
+    if (resolve)
+        in->back_uidnext = m.uidnext;
+    return good;
+}
+
 /* ---- the whole ---- */
 
 static bool open_account(struct check *c, struct tb_account_id id)
@@ -396,7 +440,7 @@ bool model_check(struct world *x, struct server *s, bool resolve, char why[WORLD
     x->stats.checks++;
     for (unsigned i = 0; good && i < x->accounts; i++) {
         struct check c = {.x = x, .s = s, .why = why, .traced = true, .bytes = true};
-        good = open_account(&c, x->inbox[i].id) && inbox_is(&c, i, resolve);
+        good = open_account(&c, x->inbox[i].id) && inbox_is(&c, i, resolve) && back_is(&c, i, resolve);
         for (unsigned k = 0; good && k < x->actors; k++) {
             c.traced = false;
             if (x->actor[k].role == ROLE_IMAP && x->actor[k].account == i)

@@ -104,6 +104,10 @@ bool server_open(struct server *s)
                                   .checkpoint_log_bytes = s->opt.checkpoint_log_bytes,
                                   .checkpoint_ms = s->opt.checkpoint_ms,
                                   .trash_days = s->opt.trash_days,
+                                  .scrub_days = s->opt.scrub_days,
+                                  .gc_min_dead = s->opt.gc_min_dead,
+                                  .gc_rate = s->opt.gc_rate,
+                                  .copy_log_bytes = s->opt.copy_log_bytes,
                                   .failed = on_failed,
                                   .user = s};
     s->store = NULL;

@@ -37,6 +37,10 @@ static struct world *make(uint64_t seed)
     opt.shards = 1 + (uint32_t)(seed % 3);
     opt.workers = seed % 5 ? opt.shards : 1;
     opt.trash_days = seed % 2 ? 7 : 0;
+    opt.scrub_days = seed % 7 ? 1 : 0;
+    opt.gc_min_dead = 1 + (uint32_t)(seed % 40);
+    opt.gc_rate = 64 << 20;
+    opt.copy_log_bytes = 128 << 10;
     struct world *x = world_new(seed, &opt, WORLD_ACCOUNTS);
     tb_sim_split(x->s.sim, seed % 4 == 0);
     x->big = true;
@@ -171,21 +175,30 @@ static void epoch(struct world *x)
     for (uint64_t i = 0; i < steps && !x->wrong[0]; i++) {
         if (world_choose(x, 2000) == 0)
             jump(x);
+        if (world_choose(x, 150) == 0)
+            chore_random(x);
         world_step(x);
     }
     bool may_stop = !x->faults;
     no_faults(x);
     end_process(x, may_stop);
+    if (!x->wrong[0] && world_choose(x, 3) == 0)
+        chore_check(x);
     if (x->wrong[0] || !start_somehow(x))
         return;
     world_settle(x);
     char why[WORLD_WRONG] = "";
     if (!model_check(x, &x->s, true, why))
         world_wrong(x, "%s", why);
+    bool copied = !x->wrong[0] && world_choose(x, 4) == 0 && chore_backup(x);
     if (!server_stop(&x->s))
         world_wrong(x, "the server does not stop after a check");
     tb_sim_restart(x->s.sim);
     world_died(x);
+    if (!x->wrong[0])
+        chore_check(x);
+    if (copied && !x->wrong[0])
+        chore_restore(x);
 }
 
 static void add(struct totals *t, const struct world *x)
@@ -200,6 +213,11 @@ static void add(struct totals *t, const struct world *x)
     t->s.kills += s->kills;
     t->s.stops += s->stops;
     t->s.disconnects += s->disconnects;
+    t->s.chores += s->chores;
+    t->s.restored += s->restored;
+    t->s.backups += s->backups;
+    t->s.restores += s->restores;
+    t->s.checked += s->checked;
     t->failures += x->s.failures;
     t->simulated_s += tb_sim_now_ns(x->s.sim) / 1000000000u;
     t->flipped += tb_sim_flipped(x->s.sim);
@@ -228,9 +246,12 @@ static void print_totals(const struct totals *t)
                                                     "receive", "send",        "accept",  "connect"};
     printf("%" PRIu64 " seeds, %" PRIu64 " steps, %" PRIu64 " simulated seconds, %" PRIu64
            " acknowledged changes, %" PRIu64 " refused, %" PRIu64 " power cuts, %" PRIu64 " process ends, %" PRIu64
-           " stops, %" PRIu64 " failures met, %" PRIu64 " hang-ups, %" PRIu64 " flipped bits; failed calls:",
+           " stops, %" PRIu64 " failures met, %" PRIu64 " hang-ups, %" PRIu64 " flipped bits; %" PRIu64
+           " chores, %" PRIu64 " messages brought back, %" PRIu64 " backups under load, %" PRIu64
+           " stores restored, %" PRIu64 " stores checked; failed calls:",
            t->seeds, t->s.steps, t->simulated_s, t->s.acked, t->s.refused, t->s.cuts, t->s.kills, t->s.stops,
-           t->failures, t->s.disconnects, t->flipped);
+           t->failures, t->s.disconnects, t->flipped, t->s.chores, t->s.restored, t->s.backups, t->s.restores,
+           t->s.checked);
     for (int k = 0; k < TB_SIM_KINDS; k++)
         if (t->faults[k])
             printf(" %s %" PRIu64, names[k], t->faults[k]);
@@ -275,7 +296,7 @@ struct options {
 
 static struct options options(int argc, char **argv)
 {
-    struct options o = {.seed = 1, .count = process_has_memory() ? 300 : 30};
+    struct options o = {.seed = 1, .count = process_has_memory() ? 200 : 30};
     for (int i = 1; i < argc; i++) {
         const char *next = i + 1 < argc ? argv[i + 1] : "1";
         bool pair = strncmp(argv[i], "--", 2) == 0;

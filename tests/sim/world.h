@@ -6,8 +6,8 @@
  * and has one change under way at a time, so the model knows them exactly: `now` as acknowledged, `next` as after the
  * change under way. INBOXes get mail from several actors: the model knows what may, must and must not be in them.
  *
- * Files: world.c (life, turns), wire.c (coroutines, connections), imap_acts.c, mail_acts.c (what actors do), model.c
- * (messages, checking). Thread: one; everything follows from the seed.
+ * Files: world.c (life, turns), wire.c (coroutines, connections), imap_acts.c, mail_acts.c (what actors do), chores.c
+ * (what goes on beside them), model.c (messages, checking). Thread: one; everything follows from the seed.
  */
 #ifndef TEST_WORLD_H
 #define TEST_WORLD_H
@@ -22,6 +22,7 @@ enum {
     WORLD_MESSAGES = 40, /* in a mailbox */
     WORLD_WRONG = 400
 };
+#define WORLD_BACK "back" /* in each account: what came back from the trash */
 
 /* ---- the model ---- */
 
@@ -63,6 +64,7 @@ struct inbox {
     char name[16];
     uint32_t uidvalidity, uidnext;
     uint64_t modseq;
+    uint32_t back_uidnext; /* of WORLD_BACK */
 };
 
 /* ---- actors ---- */
@@ -95,6 +97,7 @@ struct actor {
 
 struct world_stats {
     uint64_t steps, acked, refused, cuts, kills, stops, disconnects, checks;
+    uint64_t chores, restored, backups, restores, checked; /* restored: messages from the trash */
 };
 
 struct world {
@@ -182,6 +185,16 @@ void act_idle(struct actor *a);
 void act_deliver(struct actor *a); /* LMTP, SMTP or submission, by role; to one or several accounts */
 void act_deliver_to(struct actor *a, unsigned account, unsigned n); /* to n accounts from this one on */
 void act_drain(struct actor *a);                                    /* POP3 */
+
+/* ---- chores.c ---- */
+/* chore_random: collection, scrub, bringing back, a backup: one of them begins. */
+void chore_random(struct world *x);
+/* chore_check: `tambo check` of the store, which no server has open, finds nothing. */
+void chore_check(struct world *x);
+/* chore_backup: a backup, to its end, while nobody changes anything. False: another one was under way. */
+bool chore_backup(struct world *x);
+/* chore_restore: the newest backup, restored, is what the model says. No server has the store open. */
+void chore_restore(struct world *x);
 
 /* ---- model.c ---- */
 /* model_message: a message's bytes; model_is: are these bytes it, with a trace block in front if traced? */

@@ -245,6 +245,16 @@ static bool load_tls(struct tb_io *io, const struct tb_config *cfg, struct tb_tl
         tb_error_set(err, TB_INVALID, 0, "%s: %.150s", cfg->tls_certificate, why.text);
         ok = false;
     }
+    if (ok && cfg->tls_client_ca[0]) {
+        certificate.len = 0;
+        ok = read_file(io, cfg->tls_client_ca, &certificate, err);
+        if (ok && tb_tls_context_clients(*out, tb_buf_all(&certificate), &why) != TB_OK) {
+            tb_error_set(err, TB_INVALID, 0, "%.150s: %.60s", cfg->tls_client_ca, why.text);
+            ok = false;
+        }
+        if (!ok)
+            tb_tls_context_unref(*out);
+    }
     if (key.ptr)
         explicit_bzero(key.ptr, key.cap);
     tb_buf_free(&key);

@@ -57,6 +57,13 @@ enum tb_rc tb_tls_context_load(struct tb_slice certificate_pem, struct tb_slice 
                                struct tb_error *err) TB_USE_RESULT;
 /* tb_tls_context_client: for the bench: no certificate check. */
 enum tb_rc tb_tls_context_client(struct tb_tls_context **out) TB_USE_RESULT;
+/* tb_tls_context_clients: clients may show certificates that lead to these roots (PEM); before the context is shared.
+ * INVALID: there is none in it. */
+enum tb_rc tb_tls_context_clients(struct tb_tls_context *c, struct tb_slice roots_pem,
+                                  struct tb_error *err) TB_USE_RESULT;
+/* tb_certificate_name: whom a certificate (DER) names: kind "email": its only rfc822Name; "cn": its only commonName. At
+ * most max bytes, and a NUL. False: none, several, or malformed. */
+bool tb_certificate_name(struct tb_slice der, const char *kind, size_t max, char *out);
 struct tb_tls_context *tb_tls_context_ref(struct tb_tls_context *c);
 void tb_tls_context_unref(struct tb_tls_context *c);
 /* tb_tls_selfsigned: a P-256 key and a certificate for hostname (with localhost, 127.0.0.1 and ::1), 10 years, as PEM.
@@ -66,6 +73,11 @@ enum tb_rc tb_tls_selfsigned(const char *hostname, int64_t now_s, struct tb_buf 
 
 /* tb_tls_new: alpn: the one protocol accepted if the client offers any ("imap", "pop3", "smtp"), NULL: not checked. */
 struct tb_tls *tb_tls_new(struct tb_tls_context *c, bool server, const char *alpn);
+/* tb_tls_ask: ask the client for a certificate, if the context has roots for it; before the first feed. */
+void tb_tls_ask(struct tb_tls *t);
+/* tb_tls_peer_name: whom the certificate names that the peer has shown, and that was verified; as tb_certificate_name.
+ */
+bool tb_tls_peer_name(const struct tb_tls *t, const char *kind, size_t max, char *out);
 void tb_tls_free(struct tb_tls *t);
 /* tb_tls_feed: ciphertext from the peer, all of it taken. false: the connection is broken (drain the alert, then
  * close). */

@@ -20,6 +20,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/mem.h>
+#include <openssl/pool.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
@@ -200,6 +201,26 @@ fail:
     ERR_clear_error();
     tb_tls_free(t);
     return NULL;
+}
+
+void tb_tls_ask(struct tb_tls *t)
+{
+    const STACK_OF(X509_NAME) *roots = SSL_CTX_get_client_CA_list(SSL_get_SSL_CTX(t->ssl));
+
+    if (roots && sk_X509_NAME_num(roots) > 0)
+        SSL_set_verify(t->ssl, SSL_VERIFY_PEER, NULL);
+}
+
+bool tb_tls_peer_name(const struct tb_tls *t, const char *kind, size_t max, char *out)
+{
+    const STACK_OF(CRYPTO_BUFFER) *chain = SSL_get0_peer_certificates(t->ssl);
+    const CRYPTO_BUFFER *first;
+
+    if (!tb_tls_established(t) || !chain || sk_CRYPTO_BUFFER_num(chain) == 0 ||
+        SSL_get_verify_result(t->ssl) != X509_V_OK)
+        return false;
+    first = sk_CRYPTO_BUFFER_value(chain, 0);
+    return tb_certificate_name(tb_slice(CRYPTO_BUFFER_data(first), CRYPTO_BUFFER_len(first)), kind, max, out);
 }
 
 void tb_tls_free(struct tb_tls *t)

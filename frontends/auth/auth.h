@@ -16,7 +16,7 @@ struct tb_tls;
 
 enum { TB_PASSWORD_MAX = 1024 };
 
-/* ---- SASL, the server's side (RFC 4422): PLAIN, LOGIN, SCRAM-SHA-256(-PLUS), OAUTHBEARER, XOAUTH2 ---- */
+/* ---- SASL, the server's side (RFC 4422): PLAIN, LOGIN, SCRAM-SHA-256(-PLUS), OAUTHBEARER, XOAUTH2, EXTERNAL ---- */
 
 /* Who speaks to whom: borrowed for an exchange, while the connection stays on this worker. */
 struct tb_sasl_env {

@@ -62,6 +62,13 @@ static bool offers_oauth(const struct tb_sasl_env *env)
     return env->worker && env->cfg->oauth_jwks && env->cfg->oauth_jwks[0];
 }
 
+static bool offers_external(const struct tb_sasl_env *env)
+{
+    char name[TB_NAME_MAX + 1];
+
+    return env->worker && env->tls && tb_tls_peer_name(env->tls, env->cfg->tls_client_name, TB_NAME_MAX, name);
+}
+
 /* ---- PLAIN and LOGIN ---- */
 
 static bool keep(struct tb_slice s, char *to, size_t max, size_t *len)
@@ -284,6 +291,20 @@ static enum tb_sasl_step take_token(struct tb_sasl *s, struct tb_slice message)
     return SASL_READY;
 }
 
+/* ---- EXTERNAL (RFC 4422 appendix A): TLS has authenticated the client; the message is the authorisation id ---- */
+
+static enum tb_sasl_step take_external(struct tb_sasl *s, struct tb_slice message)
+{
+    if (message.len > 0 &&
+        (memchr(message.ptr, '\0', message.len) || !keep(message, s->authzid, TB_NAME_MAX, &s->authzid_len)))
+        return SASL_FAIL_SYNTAX;
+    if (!tb_tls_peer_name(s->env.tls, s->env.cfg->tls_client_name, TB_NAME_MAX, s->name))
+        return SASL_FAIL_SYNTAX;
+    s->name_len = strlen(s->name);
+    s->trust = TRUST_GOOD;
+    return SASL_READY;
+}
+
 /* ---- the table ---- */
 
 static const struct mechanism {
@@ -298,6 +319,7 @@ static const struct mechanism {
     {"SCRAM-SHA-256-PLUS", TB_SASL_SCRAM_PLUS, take_scram, offers_plus},
     {"OAUTHBEARER", TB_SASL_BEARER, take_token, offers_oauth},
     {"XOAUTH2", TB_SASL_XOAUTH2, take_token, offers_oauth},
+    {"EXTERNAL", TB_SASL_EXTERNAL, take_external, offers_external},
 };
 
 void tb_sasl_list(const struct tb_sasl_env *env, const char *prefix, struct tb_buf *out)

@@ -27,6 +27,8 @@ struct tb_config {
     char *store;          /* folder */
     char *control;        /* path of the control socket; "" = none */
     char *tls_certificate, *tls_key; /* paths of PEM files; both "" = no TLS */
+    char *tls_client_ca;             /* path of a PEM file; "": no certificates of clients */
+    char *tls_client_name;           /* "email", "cn" */
     char *io;                        /* "auto", "uring", "posix" */
     char *log_level;                 /* error warn info debug */
     uint32_t workers;                /* 0: one per core, at most the store's shards */

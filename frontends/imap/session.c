@@ -488,6 +488,7 @@ static void imap_closed(struct tb_conn *c)
 const struct tb_proto tb_imap_proto = {
     .name = "imap",
     .alpn = "imap",
+    .certificates = true,
     .session_bytes = sizeof(struct imap_session),
     .open = imap_open,
     .step = imap_step,

@@ -31,6 +31,7 @@ enum tb_step { STEP_MORE, STEP_WAIT, STEP_DONE };
 struct tb_proto {
     const char *name;                /* "imap", "pop3", "smtp", "submission", "lmtp": for logs and ALPN */
     const char *alpn;                /* NULL: not checked */
+    bool certificates;               /* clients are asked for certificates, if there are roots for them */
     size_t session_bytes;            /* zeroed memory given to each connection: tb_conn_session */
     void (*open)(struct tb_conn *c); /* write the greeting */
     enum tb_step (*step)(struct tb_conn *c);

@@ -24,6 +24,8 @@ bool tb_conn_tls_begin(struct tb_conn *c)
         free(t);
         return false;
     }
+    if (c->listener->proto->certificates)
+        tb_tls_ask(t->tls);
     tb_buf_init(&t->wire, TB_NET_CIPHER_MAX);
     tb_buf_init(&t->pending, TB_NET_CIPHER_MAX);
     c->tls = t;

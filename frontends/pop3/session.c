@@ -270,6 +270,7 @@ static void pop3_close(struct tb_conn *c)
 const struct tb_proto tb_pop3_proto = {
     .name = "pop3",
     .alpn = "pop3",
+    .certificates = true,
     .session_bytes = sizeof(struct pop3),
     .open = pop3_open,
     .step = pop3_step,

@@ -369,12 +369,12 @@ static void close_session(struct tb_conn *c)
     smtp_transaction_close(s);
 }
 
-#define PROTO(word, alpn_word, opener) \
+#define PROTO(word, alpn_word, opener, asks) \
     { \
-        .name = word, .alpn = alpn_word, .session_bytes = sizeof(struct smtp_session), .open = opener, .step = step, \
-        .timeout = timeout, .overload = overload, .close = close_session \
+        .name = word, .alpn = alpn_word, .certificates = asks, .session_bytes = sizeof(struct smtp_session), \
+        .open = opener, .step = step, .timeout = timeout, .overload = overload, .close = close_session \
     }
 
-const struct tb_proto tb_smtp_proto = PROTO("smtp", "smtp", open_relay);
-const struct tb_proto tb_submission_proto = PROTO("submission", "smtp", open_submission);
-const struct tb_proto tb_lmtp_proto = PROTO("lmtp", "lmtp", open_lmtp);
+const struct tb_proto tb_smtp_proto = PROTO("smtp", "smtp", open_relay, false);
+const struct tb_proto tb_submission_proto = PROTO("submission", "smtp", open_submission, true);
+const struct tb_proto tb_lmtp_proto = PROTO("lmtp", "lmtp", open_lmtp, false);

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -370,6 +371,86 @@ def curl_with_a_token(d):
     return None
 
 
+class Certificates:
+    """An authority and what it signs, made with openssl."""
+
+    def __init__(self, folder, name):
+        self.folder, self.name = folder, name
+        self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+                  self.path(name + ".key"), "-out", self.path(name + ".crt"), "-subj", "/CN=" + name, "-days", "2")
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    @staticmethod
+    def _run(*args):
+        subprocess.run(("openssl",) + args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=True)
+
+    def client(self, name, names, subject="/CN=somebody"):
+        """(certificate, key) with these alternative names."""
+        with open(self.path("ext"), "w", encoding="utf-8") as f:
+            f.write("extendedKeyUsage=clientAuth\n" + ("subjectAltName=%s\n" % names if names else ""))
+        self._run("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+                  self.path(name + ".key"), "-out", self.path("csr"), "-subj", subject)
+        self._run("x509", "-req", "-in", self.path("csr"), "-CA", self.path(self.name + ".crt"), "-CAkey",
+                  self.path(self.name + ".key"), "-CAcreateserial", "-days", "2", "-extfile", self.path("ext"), "-out",
+                  self.path(name + ".crt"))
+        return self.path(name + ".crt"), self.path(name + ".key")
+
+
+def with_certificate(d, protocol, pair, authzid=b""):
+    """Refused with the last line; ConnectionError or ssl.SSLError when the certificate is not taken."""
+    with Sasl(d, protocol, certificate=pair) as c:
+        if "EXTERNAL" not in c.mechanisms():
+            raise Refused("not offered")
+        if c.begin("EXTERNAL") == b"":
+            c.say(authzid)
+        if not c.good():
+            raise Refused(c.ended.decode())
+
+
+@check(tls_client_ca="../ca.crt", master_users='{ "bob" }')
+def certificates(d):
+    ours, theirs = Certificates(d.dir, "ca"), Certificates(d.dir, "other")
+    reload(d, "reloaded")
+    ann = ours.client("ann", "email:ann@mail.example.test,DNS:x.example")
+    bob = ours.client("bob", "email:bob@mail.example.test")
+    for protocol in PROTOCOLS:
+        with Sasl(d, protocol, True) as c:
+            assert "EXTERNAL" not in c.mechanisms()
+            c.plain("ann", PASSWORD)  # nobody needs one
+        with_certificate(d, protocol, ann)
+        with_certificate(d, protocol, ann, b"Ann")
+        with_certificate(d, protocol, bob, b"ann")  # a master
+        refused(lambda: with_certificate(d, protocol, ann, b"bob"),
+                {"imap": "a NO [AUTHORIZATIONFAILED]", "pop3": "-ERR [AUTH]", "submission": "535"}[protocol])
+        for bad in (ours.client("two", "email:ann@mail.example.test,email:bob@mail.example.test"),
+                    ours.client("cn", "DNS:ann", "/CN=ann"), ours.client("nothing", "")):
+            refused(lambda: with_certificate(d, protocol, bad), "not offered")
+        refused(lambda: with_certificate(d, protocol, ours.client("nobody", "email:nobody@mail.example.test")),
+                FAILED[protocol])
+        try:
+            with_certificate(d, protocol, theirs.client("liar", "email:ann@mail.example.test"))
+        except (ssl.SSLError, ConnectionError, Refused) as e:
+            assert "not offered" not in str(e), e
+        else:
+            raise AssertionError("another authority's certificate was taken")
+    log = open(d.log_path).read()
+    assert log.count("reason=unknown") == len(PROTOCOLS)
+    done = run("curl", "-sSk", "--user", "ann:", "--login-options", "AUTH=EXTERNAL", "--cert", ann[0], "--key", ann[1],
+               "imaps://localhost:%d/" % d.port("imaps"))
+    assert done.returncode == 0 and b"LIST" in done.stdout, done.stdout
+
+
+@check(tls_client_ca="../ca.crt", tls_client_name="cn")
+def certificates_by_common_name(d):
+    ours = Certificates(d.dir, "ca")
+    reload(d, "reloaded")
+    with_certificate(d, "imap", ours.client("a", "email:bob@mail.example.test", "/O=x/CN=ann"))
+    for subject in ("/O=x", "/CN=ann/CN=bob"):
+        refused(lambda: with_certificate(d, "imap", ours.client("b", "", subject)), "not offered")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--io", default="auto")
@@ -384,6 +465,12 @@ def main():
             folder = tempfile.mkdtemp(prefix="tambo-test-")
             with open(os.path.join(folder, "keys.json"), "w", encoding="utf-8") as f:
                 f.write(SOME_KEY)
+            if "tls_client_ca" in settings and not shutil.which("openssl"):
+                print("SKIP %s: openssl is not installed" % one.__name__)
+                skipped += 1
+                continue
+            if "tls_client_ca" in settings:
+                Certificates(folder, "ca")
             with Daemon(io=args.io, build=args.build, accounts=["ann", "bob"], config=settings, directory=folder) as d:
                 reason = one(d)
             shutil.rmtree(folder)

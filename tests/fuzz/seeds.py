@@ -7,6 +7,7 @@ Where they come from: the protocols' own dialogues (tests/proto), the golden sto
 slots), and tables below. A file that is there already and is not made here (found-*: what once failed) is left alone.
 Run again when a target's form of input changes; the result is the same for the same tree.
 """
+import base64
 import hashlib
 import io
 import os
@@ -170,6 +171,20 @@ JWT = [
         '"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}'),
     (3, '{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"},{"kty":"oct","k":"AAAA"}]}'),
 ]
+CERTIFICATES = [  # of openssl, in DER: names of every kind; two of a kind
+    "MIIBsDCCAVagAwIBAgIUQo1ohWdWkZcn+U9duIlGQpeazmUwCgYIKoZIzj0EAwIwDTELMAkGA1UEAwwCY2EwHhcNMjYxMTIzMjMxMTU1WhcN"
+    "MjYxMTI1MjMxMTU1WjAaMQowCAYDVQQKDAF4MQwwCgYDVQQDDANhbm4wWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATA0qkhCKp9GFM3dWY0"
+    "Lf3W6IZVwtgY9UdTCSUJ9KsSlIlUubCllAzymzDqsbq7vviyOuW6b0HnORIiwjlhY1sXo4GGMIGDMBMGA1UdJQQMMAoGCCsGAQUFBwMCMCwG"
+    "A1UdEQQlMCOBEGFubkBleGFtcGxlLnRlc3SCCXguZXhhbXBsZYcEfwAAATAdBgNVHQ4EFgQUa+bUdyR1ZR+T39wdznhcpsOl1MYwHwYDVR0j"
+    "BBgwFoAUtyTSJLXumsDYUnck6LdSMD1yil8wCgYIKoZIzj0EAwIDSAAwRQIgZJPYIwV2bcytWK5m/8ynttZyt57M5/kpEviI3+haF4kCIQCG"
+    "ocqy4qZwtW1a1dwYM3zHKRctuoDEsiINf01VdQvHLA==",
+    "MIIBlDCCATmgAwIBAgIUQo1ohWdWkZcn+U9duIlGQpeazmYwCgYIKoZIzj0EAwIwDTELMAkGA1UEAwwCY2EwHhcNMjYxMTIzMjMxMTU1WhcN"
+    "MjYxMTI1MjMxMTU1WjAYMQowCAYDVQQDDAFhMQowCAYDVQQDDAFiMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAESKCZ6x7vF0z/rkbD7ndO"
+    "qnXRLh8MZtKiNT5S1G/5hzuj+Gr7OZRjz+/fDWPqIUa1D/eLaGj6hn1sRXAv69WlnKNsMGowEwYDVR0lBAwwCgYIKwYBBQUHAwIwEwYDVR0R"
+    "BAwwCoEDYUBigQNjQGQwHQYDVR0OBBYEFB+XpW+whP6sgpkqXCci8pfnEDs9MB8GA1UdIwQYMBaAFLck0iS17prA2FJ3JOi3UjA9copfMAoG"
+    "CCqGSM49BAMCA0kAMEYCIQD8I6shuGpH76StdOtorWsBFp6nmIbx7CaRaJeutqSkBgIhAJF9cMSdKMBn5Kg7joIgPRYrTjd0t3mnHKv5t4ev"
+    "sXn3",
+]
 MAILTEXT = [
     (0, "=?utf-8?Q?gr=C3=BC=C3=9Fe?= and =?iso-8859-1?B?4Pbk?="), (0, "=?utf-8*en?q?a?=\r\n =?UTF-8?b?4pyT?="),
     (0, "=?x?q?a?= =?utf-8?x?a?= =?utf-8?q?=?="), (1, "Mon, 7 Feb 1994 21:52:25 -0800 (PST)"),
@@ -203,6 +218,8 @@ def tables(corpus):
         corpus.add("sasl", text.encode())
     for way, text in JWT:
         corpus.add("jwt", bytes([way]) + text.encode())
+    for text in CERTIFICATES:
+        corpus.add("certificate", base64.b64decode(text))
     for way, text in MAILTEXT:
         corpus.add("mailtext", bytes([way]) + text.encode("latin-1"))
 

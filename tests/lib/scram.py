@@ -50,9 +50,9 @@ class Scram:
 class Sasl:
     """A connection that has not logged in; protocol: imap, pop3 or submission."""
 
-    def __init__(self, daemon, protocol, tls=False):
+    def __init__(self, daemon, protocol, tls=False, certificate=None):
         self.protocol = protocol
-        self.line = Line(daemon, protocol, tls)
+        self.line = Line(daemon, protocol, tls or bool(certificate), certificate=certificate)
         self.ended = None
         if protocol == "submission":
             self.line.send(b"EHLO client.example.test\r\n")

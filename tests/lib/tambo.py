@@ -208,11 +208,16 @@ class Daemon:
     def port(self, name):
         return PORTS[name] + self.offset
 
-    def connect(self, name, tls=False, timeout_s=10):
-        """A socket to the listener of that protocol; tls: its implicit-TLS twin."""
+    def connect(self, name, tls=False, timeout_s=10, certificate=None):
+        """A socket to that protocol's listener; tls: its implicit-TLS twin; certificate: ours, (file, key file)."""
         sock = socket.create_connection(("127.0.0.1", self.port(TLS_TWIN[name] if tls else name)), timeout_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return tls_context().wrap_socket(sock, server_hostname="localhost") if tls else sock
+        if not tls:
+            return sock
+        context = tls_context()
+        if certificate:
+            context.load_cert_chain(*certificate)
+        return context.wrap_socket(sock, server_hostname="localhost")
 
     def deliver(self, recipients, message, sender=""):
         """Deliver by LMTP; the reply for each recipient must be 250."""

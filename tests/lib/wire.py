@@ -114,8 +114,8 @@ def reset_peak(process):
 class Line:
     """A connection that speaks CRLF lines."""
 
-    def __init__(self, daemon, protocol, tls=False, timeout_s=60):
-        self.sock = daemon.connect(protocol, tls=tls, timeout_s=timeout_s)
+    def __init__(self, daemon, protocol, tls=False, timeout_s=60, certificate=None):
+        self.sock = daemon.connect(protocol, tls=tls, timeout_s=timeout_s, certificate=certificate)
         self.file = self.sock.makefile("rb", 1 << 18)
         self.greeting = self.line()
 

@@ -346,6 +346,46 @@ static void idle_memory(void **state)
 #endif
 }
 
+/* Made by openssl, in DER: rfc822Name ann@example.test among others and CN=ann; two of each. */
+/* clang-format off */
+static const char one_name[] =
+    "MIIBsDCCAVagAwIBAgIUQo1ohWdWkZcn+U9duIlGQpeazmUwCgYIKoZIzj0EAwIwDTELMAkGA1UEAwwCY2EwHhcNMjYxMTIzMjMx"
+    "MTU1WhcNMjYxMTI1MjMxMTU1WjAaMQowCAYDVQQKDAF4MQwwCgYDVQQDDANhbm4wWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATA"
+    "0qkhCKp9GFM3dWY0Lf3W6IZVwtgY9UdTCSUJ9KsSlIlUubCllAzymzDqsbq7vviyOuW6b0HnORIiwjlhY1sXo4GGMIGDMBMGA1Ud"
+    "JQQMMAoGCCsGAQUFBwMCMCwGA1UdEQQlMCOBEGFubkBleGFtcGxlLnRlc3SCCXguZXhhbXBsZYcEfwAAATAdBgNVHQ4EFgQUa+bU"
+    "dyR1ZR+T39wdznhcpsOl1MYwHwYDVR0jBBgwFoAUtyTSJLXumsDYUnck6LdSMD1yil8wCgYIKoZIzj0EAwIDSAAwRQIgZJPYIwV2"
+    "bcytWK5m/8ynttZyt57M5/kpEviI3+haF4kCIQCGocqy4qZwtW1a1dwYM3zHKRctuoDEsiINf01VdQvHLA==";
+static const char two_names[] =
+    "MIIBlDCCATmgAwIBAgIUQo1ohWdWkZcn+U9duIlGQpeazmYwCgYIKoZIzj0EAwIwDTELMAkGA1UEAwwCY2EwHhcNMjYxMTIzMjMx"
+    "MTU1WhcNMjYxMTI1MjMxMTU1WjAYMQowCAYDVQQDDAFhMQowCAYDVQQDDAFiMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAESKCZ"
+    "6x7vF0z/rkbD7ndOqnXRLh8MZtKiNT5S1G/5hzuj+Gr7OZRjz+/fDWPqIUa1D/eLaGj6hn1sRXAv69WlnKNsMGowEwYDVR0lBAww"
+    "CgYIKwYBBQUHAwIwEwYDVR0RBAwwCoEDYUBigQNjQGQwHQYDVR0OBBYEFB+XpW+whP6sgpkqXCci8pfnEDs9MB8GA1UdIwQYMBaA"
+    "FLck0iS17prA2FJ3JOi3UjA9copfMAoGCCqGSM49BAMCA0kAMEYCIQD8I6shuGpH76StdOtorWsBFp6nmIbx7CaRaJeutqSkBgIh"
+    "AJF9cMSdKMBn5Kg7joIgPRYrTjd0t3mnHKv5t4evsXn3";
+/* clang-format on */
+
+static void certificate_names(void **state)
+{
+    struct tb_buf der;
+    char name[40];
+
+    (void)state;
+    tb_buf_init(&der, 4096);
+    assert_true(tb_base64_decode(tb_slice_str(one_name), &der));
+    assert_true(tb_certificate_name(tb_buf_all(&der), "email", 39, name));
+    assert_string_equal(name, "ann@example.test");
+    assert_true(tb_certificate_name(tb_buf_all(&der), "cn", 39, name));
+    assert_string_equal(name, "ann");
+    assert_false(tb_certificate_name(tb_buf_all(&der), "email", 15, name)); /* too long by one */
+    for (size_t n = 0; n < der.len; n++)
+        assert_false(tb_certificate_name(tb_slice(der.ptr, n), "cn", 39, name));
+    der.len = 0;
+    assert_true(tb_base64_decode(tb_slice_str(two_names), &der));
+    assert_false(tb_certificate_name(tb_buf_all(&der), "email", 39, name));
+    assert_false(tb_certificate_name(tb_buf_all(&der), "cn", 39, name));
+    tb_buf_free(&der);
+}
+
 /* Both ends of a connection know the same; two connections never do (RFC 9266). */
 static void bindings(void **state)
 {
@@ -379,6 +419,7 @@ static void bindings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(certificate_names),
         cmocka_unit_test(bindings),
         cmocka_unit_test(talk),
         cmocka_unit_test(bulk),

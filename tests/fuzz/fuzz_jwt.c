@@ -40,7 +40,7 @@ static void token(struct tb_slice text)
     struct tb_jwt_rules rules = {.issuer = "i", .audience = "a", .claim = "email", .now = 1700000000};
     char name[TB_NAME_MAX + 1];
     if (!set)
-        TB_ASSERT(tb_jwks_read(TB_SLICE(own_keys), &set, NULL) == TB_OK);
+        TB_ASSERT(tb_jwks_read(tb_slice_str(own_keys), &set, NULL) == TB_OK);
     if (tb_jwt_check(set, text, &rules, name) == JWT_GOOD)
         TB_ASSERT(name[0] != '\0');
     else

@@ -55,7 +55,8 @@ static void scram(struct tb_slice bytes)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     struct tb_slice rest = tb_slice(bytes, n);
-    static struct tb_config cfg = {.scram = (char[]){"always"}, .default_domain = (char[]){"example.test"}};
+    static char always[] = "always", domain[] = "example.test";
+    static struct tb_config cfg = {.scram = always, .default_domain = domain};
     struct tb_sasl_env env = {.worker = fuzz_world()->w, .cfg = &cfg};
     struct tb_sasl s;
     const char *challenge = NULL;

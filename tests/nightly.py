@@ -68,6 +68,8 @@ PROPERTIES = {
                   SIM + "test_flips", "{seed}", "{n}"),
     "d11": Rounds("restart of 10 GB after SIGKILL", "stores", 1, 1,
                   sys.executable, CRASH + "test_restart.py", "--size", "10"),
+    "d12": Rounds("backup and restore under load and kills", "rounds", 20, 1,
+                  sys.executable, CRASH + "test_backup.py", "--rounds", "{n}", "--seed", "{seed}"),
 }
 
 

@@ -8,6 +8,7 @@
  * Thread: the caller's; blocks.
  */
 #include "engine/store/check.h"
+#include "engine/store/copy.h"
 #include "engine/store/rebuild.h"
 
 #include <errno.h>
@@ -157,6 +158,20 @@ struct tb_log_config tb_check_log_config(struct tb_io *io, const struct tb_disk_
     return cfg;
 }
 
+/* check_copies: what a rebuild would start from. Not needed to serve: a note. */
+static void check_copies(struct tb_check_shard *c, const char *dir)
+{
+    for (unsigned i = 0; i < TB_COPIES; i++) {
+        char path[TB_COPY_PATH], object[32];
+        struct tb_error err = {0};
+        tb_copy_path(dir, i, path);
+        enum tb_rc rc = tb_copy_verify(c->io, path, &err);
+        (void)snprintf(object, sizeof(object), "index copy-%u", i);
+        if (rc != TB_OK && rc != TB_NOTFOUND)
+            tb_check_say(c, false, object, err.text, "it is made again in its turn; delete it to have that sooner");
+    }
+}
+
 static enum tb_rc check_shard(struct check_all *a, uint32_t number, struct tb_error *err)
 {
     char dir[TB_PATH], log_dir[TB_PATH + 8];
@@ -180,6 +195,7 @@ static enum tb_rc check_shard(struct check_all *a, uint32_t number, struct tb_er
         c.broken = true;
     }
     tb_check_log(&c, &cfg, &ckpt, &end);
+    check_copies(&c, dir);
     collect(a, &c);
     a->comparable &= !c.broken && end == ckpt.applied;
     if (!c.broken && end > ckpt.applied)

@@ -33,7 +33,7 @@ enum tb_db {
     TB_DB_DICT,    /* dictionary id -> description (later) */
     TB_DB_SUB,     /* acct, name -> nothing */
     TB_DB_KEYWORD, /* acct, mbox, bit -> name */
-    TB_DB_ANNOT,   /* acct, mbox, entry -> value (later) */
+    TB_DB_ANNOT,   /* acct, mbox (0: of the account), entry, NUL, n -> value from 3840 * n on */
     TB_DB_PLACE,   /* acct -> shard, name, secret: shard 0 only */
     TB_DB_QUEUE,   /* queue id -> position and length of the QUEUE record */
     TB_DB_DONE,    /* delivery id -> time: deliveries that arrived through another shard's queue */

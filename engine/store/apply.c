@@ -969,6 +969,7 @@ static enum tb_rc (*const appliers[])(struct tb_applier *x, const struct tb_reco
     [TB_REC_FORGET] = apply_forget,
     [TB_REC_TIME] = apply_time,
     [TB_REC_SKIP] = tb_apply_skip,
+    [TB_REC_ANNOT] = tb_apply_annot,
     [TB_REC_QUOTA] = tb_apply_quota,
     [TB_REC_DICT] = apply_dict,
     [TB_REC_QUARANTINE] = apply_quarantine,

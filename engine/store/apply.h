@@ -49,6 +49,9 @@ struct tb_key tb_acl_key(uint32_t acct, uint32_t mbox, uint32_t user, bool negat
 enum tb_rc tb_apply_acl(struct tb_applier *x, const struct tb_record *r);
 void tb_acl_drop(struct tb_index *ix, uint32_t acct, uint32_t mbox);
 
+/* apply_annot.c */
+enum tb_rc tb_apply_annot(struct tb_applier *x, const struct tb_record *r);
+
 /* apply_quota.c */
 enum tb_rc tb_apply_quota(struct tb_applier *x, const struct tb_record *r);
 

@@ -469,6 +469,17 @@ static void entry_acl(struct tb_check_shard *c, struct tb_slice k, struct tb_sli
         c->acl_given += name_hash(tb_slice(k.ptr, sizeof(both)));
 }
 
+/* entry_annot: of a mailbox, or (0) of an account. */
+static void entry_annot(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
+{
+    bool whole = k.len >= 8 + 1 + 3 && k.ptr[k.len - 3] == '\0' && v.len <= TB_ANNOT_ROW;
+    uint32_t acct = whole ? tb_get_be32(k.ptr) : 0, mbox = whole ? tb_get_be32(k.ptr + 4) : 0;
+    if (!whole)
+        malformed(c, TB_DB_ANNOT, "it has a wrong size");
+    else if (mbox == 0 ? acct_of(c, acct) == NULL : mbox_of(c, acct, mbox) == NULL)
+        malformed(c, TB_DB_ANNOT, "its mailbox or account is missing");
+}
+
 static void entry_bad(struct tb_check_shard *c, struct tb_slice k, struct tb_slice v)
 {
     char object[OBJECT];
@@ -531,7 +542,7 @@ void tb_check_entry(void *user, enum tb_db db, struct tb_slice key, struct tb_sl
         [TB_DB_BLOB] = entry_blob,   [TB_DB_BODY] = entry_body,   [TB_DB_BODYX] = entry_bodyx,
         [TB_DB_TRASH] = entry_trash, [TB_DB_SEG] = entry_seg,     [TB_DB_KEYWORD] = entry_keyword,
         [TB_DB_PLACE] = entry_place, [TB_DB_BAD] = entry_bad,     [TB_DB_DICT] = entry_dict,
-        [TB_DB_HASH] = entry_hash,   [TB_DB_ACL] = entry_acl,
+        [TB_DB_HASH] = entry_hash,   [TB_DB_ANNOT] = entry_annot, [TB_DB_ACL] = entry_acl,
     };
     struct tb_check_shard *c = user;
     if (db == TB_DB_STATE && tb_slice_eq(key, TB_SLICE("state")) && value.len >= sizeof(c->state)) {

@@ -174,6 +174,14 @@ struct tb_pay_rule {     /* the retention of a mailbox */
 };
 _Static_assert(sizeof(struct tb_pay_rule) == 8, "rule payload");
 
+enum { TB_ANNOT_GONE = 1 };   /* record flag: there is no value any more */
+enum { TB_ANNOT_ROW = 3840 }; /* bytes of a value in one row */
+struct tb_pay_annot {         /* then the name, then the value */
+    uint32_t mbox;            /* 0: the account's own */
+    uint16_t name_len, reserved;
+};
+_Static_assert(sizeof(struct tb_pay_annot) == 8, "annot payload");
+
 struct tb_pay_quota { /* the limits of an account, each 0: none */
     uint64_t bytes, messages;
     uint32_t mailboxes, reserved;

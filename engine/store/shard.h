@@ -470,6 +470,9 @@ uint32_t tb_quota_count(struct tb_index *ix,
                         uint32_t acct); /* apply_quota.c: of the selectable mailboxes, by looking */
 enum tb_rc tb_quota_mailboxes(struct tb_shard *s, uint32_t acct, size_t more) TB_USE_RESULT;
 
+/* apply_annot.c: the key that all rows of a name begin with. */
+struct tb_key tb_annot_key(uint32_t acct, uint32_t mbox, struct tb_slice name);
+
 /* queue.c: deliveries for several shards (R17) */
 void tb_queue_resume(struct tb_shard *s);
 void tb_queue_start(struct tb_shard *s, uint64_t queue_id, uint32_t len);

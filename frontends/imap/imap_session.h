@@ -20,6 +20,7 @@
 #include <tambo/acl.h>
 #include <tambo/fetch.h>
 #include <tambo/message.h>
+#include <tambo/quota.h>
 
 #include "frontends/auth/auth.h"
 #include "frontends/config/config.h"
@@ -125,7 +126,8 @@ struct tb_slice imap_word(struct imap_parser *p); /* letters, digits and ".-+_":
 struct tb_slice imap_atom(struct imap_parser *p);
 struct tb_slice imap_astring(struct imap_parser *p); /* unescaped, arena or the command itself */
 struct tb_slice imap_string(struct imap_parser *p);
-struct tb_slice imap_nstring(struct imap_parser *p); /* ptr NULL: NIL */
+struct tb_slice imap_nstring(struct imap_parser *p);  /* ptr NULL: NIL */
+struct tb_slice imap_nstring8(struct imap_parser *p); /* nstring / literal8: with any bytes */
 uint32_t imap_number(struct imap_parser *p);
 uint32_t imap_nz_number(struct imap_parser *p);
 struct tb_slice imap_mailbox(struct imap_parser *p);      /* UTF-8, checked and normalised */
@@ -434,6 +436,8 @@ struct imap_errand {              /* work in an account, wherever the session si
     struct tb_acl_entry entry;
     struct tb_uidset uids; /* arena */
     struct tb_shared_at at;
+    struct tb_quota quota, used; /* quota.c */
+    void *data;                  /* arena: metadata.c */
     /* what came out */
     enum tb_rc rc;
     const char *refusal; /* static: the reply, instead of rc's */
@@ -564,6 +568,24 @@ IMAP_VERB_RUN(deleteacl)
 IMAP_VERB_RUN(getacl)
 IMAP_VERB_RUN(listrights)
 IMAP_VERB_RUN(myrights)
+IMAP_VERB(getmetadata)
+IMAP_VERB(setmetadata)
+
+/* ---- metadata.c, for LIST RETURN (METADATA ...) too (RFC 9590) ---- */
+struct imap_entries {
+    struct tb_slice *v; /* arena; lower case */
+    size_t n;
+};
+/* imap_parse_entries: entries = entry / "(" entry *(SP entry) ")"; RFC 5464 5. list: only the second form. */
+void imap_parse_entries(struct imap_parser *p, struct imap_entries *entries, bool list);
+/*
+ * imap_metadata_start: read entries of a mailbox ("": of the server), each alone; NULL: without memory, or there can be
+ * no such mailbox. When it is not busy (any more): imap_metadata_put writes what there is, imap_errand_end.
+ */
+struct imap_errand *imap_metadata_start(struct imap_session *s, struct tb_slice mailbox,
+                                        const struct imap_entries *entries);
+void imap_metadata_put(struct imap_session *s, struct tb_slice mailbox, const struct imap_errand *e);
+
 IMAP_VERB(getquota)
 IMAP_VERB_RUN(getquotaroot)
 IMAP_VERB(setquota)

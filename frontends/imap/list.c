@@ -117,6 +117,7 @@ enum {
     LIST_RECURSIVE = 8,
     LIST_CHILDREN = 16,
     LIST_STATUS = 32,
+    LIST_METADATA = 128,
     LIST_MYRIGHTS = 64,
     LIST_SELECTING = LIST_SPECIAL | LIST_SUBSCRIBED,
     NAMES_PER_TURN = 64,
@@ -132,12 +133,14 @@ struct list_args {
     bool extended;        /* an option, or several patterns: RFC 5258 3 */
     enum list_kind kind;
     struct imap_status status;
+    struct imap_entries entries; /* METADATA */
     /* run */
     struct imap_pattern **matchers; /* arena; NULL: matches nothing */
     bool ends_percent;
     struct tb_mailbox *v;
     uint32_t *rights; /* beside v */
     size_t n, i;
+    struct imap_errand *errand; /* owned: METADATA of v[i] */
     struct imap_gather gather;
     bool gathering;
 };
@@ -150,14 +153,11 @@ static const struct list_option {
                       {"SUBSCRIBED", LIST_SUBSCRIBED},
                       {"REMOTE", LIST_REMOTE},
                       {"RECURSIVEMATCH", LIST_RECURSIVE}},
-  return_options[] = {{"SPECIAL-USE", LIST_SPECIAL},
-                      {"SUBSCRIBED", LIST_SUBSCRIBED},
-                      {"CHILDREN", LIST_CHILDREN},
-                      {"STATUS", LIST_STATUS},
-                      {"MYRIGHTS", LIST_MYRIGHTS}};
+  return_options[] = {{"SPECIAL-USE", LIST_SPECIAL}, {"SUBSCRIBED", LIST_SUBSCRIBED}, {"CHILDREN", LIST_CHILDREN},
+                      {"STATUS", LIST_STATUS},       {"MYRIGHTS", LIST_MYRIGHTS},     {"METADATA", LIST_METADATA}};
 
 /* "(" [option *(SP option)] ")" */
-static uint8_t options(struct imap_parser *p, const struct list_option *table, size_t n, struct imap_status *status)
+static uint8_t options(struct imap_parser *p, const struct list_option *table, size_t n, struct list_args *a)
 {
     uint8_t bits = 0;
     imap_expect(p, '(');
@@ -175,7 +175,11 @@ static uint8_t options(struct imap_parser *p, const struct list_option *table, s
         bits |= table[i].bit;
         if (table[i].bit == LIST_STATUS && table == return_options) {
             imap_sp(p);
-            imap_status_items(p, status);
+            imap_status_items(p, &a->status);
+        }
+        if (table[i].bit == LIST_METADATA && table == return_options) {
+            imap_sp(p);
+            imap_parse_entries(p, &a->entries, true);
         }
     } while (!p->failed && imap_try_sp(p));
     imap_expect(p, ')');
@@ -212,7 +216,7 @@ void imap_parse_list(struct imap_parser *p, struct imap_cmd *cmd)
         return;
     a->kind = cmd->verb->name[0] == 'X' ? KIND_XLIST : KIND_LIST;
     if (imap_at(p, '(')) {
-        a->select = options(p, select_options, TB_ARRAY_LEN(select_options), NULL);
+        a->select = options(p, select_options, TB_ARRAY_LEN(select_options), a);
         a->extended = true;
         imap_sp(p);
     }
@@ -223,7 +227,7 @@ void imap_parse_list(struct imap_parser *p, struct imap_cmd *cmd)
         if (!tb_slice_ieq(imap_word(p), TB_SLICE("RETURN")))
             imap_fail(p, "BAD Expected RETURN");
         imap_sp(p);
-        a->give = options(p, return_options, TB_ARRAY_LEN(return_options), &a->status);
+        a->give = options(p, return_options, TB_ARRAY_LEN(return_options), a);
         a->extended = true;
     }
     if ((a->select & LIST_RECURSIVE) && !(a->select & LIST_SELECTING))
@@ -458,6 +462,7 @@ static void list_cleanup(struct imap_session *s, struct imap_cmd *cmd)
 {
     struct list_args *a = cmd->args;
     (void)s;
+    imap_errand_end(a->errand);
     imap_gather_end(&a->gather);
 }
 
@@ -472,6 +477,18 @@ static bool list_gather(struct imap_session *s, struct imap_cmd *cmd, struct lis
     a->v = a->gather.v;
     a->rights = a->gather.rights;
     a->n = a->gather.n;
+    return true;
+}
+
+/* list_metadata: what was asked for v[i], behind its line (RFC 9590 3). False: on the way. */
+static bool list_metadata(struct imap_session *s, struct list_args *a)
+{
+    if (a->errand && a->errand->busy)
+        return false;
+    if (a->errand)
+        imap_metadata_put(s, a->v[a->i].name, a->errand);
+    imap_errand_end(a->errand);
+    a->errand = NULL;
     return true;
 }
 
@@ -492,12 +509,19 @@ static enum imap_run list(struct imap_session *s, struct imap_cmd *cmd, struct l
     for (size_t turn = 0; a->i < a->n; a->i++, turn++) {
         if (turn == names)
             return RUN_MORE;
-        if (matches(a, a->v[a->i].name)) {
-            if (shown(a, a->i))
-                put_line(s, a, &a->v[a->i], a->select & LIST_RECURSIVE && selected_below(a, a->i));
+        const struct tb_mailbox *m = &a->v[a->i];
+        if (a->errand) { /* its line is written */
+        } else if (matches(a, m->name)) {
+            if (!shown(a, a->i))
+                continue;
+            put_line(s, a, m, a->select & LIST_RECURSIVE && selected_below(a, a->i));
+            if (a->give & LIST_METADATA && m->mbox != 0)
+                a->errand = imap_metadata_start(s, m->name, &a->entries);
         } else if (a->kind == KIND_LSUB && a->v[a->i].subscribed && a->ends_percent) {
             put_levels(s, a, a->i);
         }
+        if (!list_metadata(s, a))
+            return RUN_WAIT;
     }
     return imap_reply(cmd, done[a->kind]);
 }

@@ -133,8 +133,8 @@ static struct tb_slice quoted(struct imap_parser *p)
     return s;
 }
 
-/* literal = "{" number ["+"] "}" CRLF *CHAR8; the "{" is taken. */
-static struct tb_slice literal(struct imap_parser *p)
+/* literal_of = "{" number ["+"] "}" CRLF *OCTET; the "{" is taken. */
+static struct tb_slice literal_of(struct imap_parser *p)
 {
     uint32_t n = imap_number(p);
     (void)imap_try(p, '+');
@@ -148,7 +148,14 @@ static struct tb_slice literal(struct imap_parser *p)
     }
     struct tb_slice s = tb_slice(p->p, n);
     p->p += n;
-    if (n > 0 && memchr(s.ptr, '\0', n))
+    return s;
+}
+
+/* literal: of CHAR8. */
+static struct tb_slice literal(struct imap_parser *p)
+{
+    struct tb_slice s = literal_of(p);
+    if (s.len > 0 && memchr(s.ptr, '\0', s.len))
         imap_fail(p, "BAD NUL in a literal"); /* CHAR8 = %x01-ff */
     return s;
 }
@@ -170,6 +177,15 @@ struct tb_slice imap_astring(struct imap_parser *p)
     if (imap_at(p, '"') || imap_at(p, '{'))
         return imap_string(p);
     return run_of(p, IMAP_C_ASTRING, "BAD Expected an astring");
+}
+
+/* nstring / literal8; literal8 = "~{" number ["+"] "}" CRLF *OCTET (RFC 6855, 3516) */
+struct tb_slice imap_nstring8(struct imap_parser *p)
+{
+    if (!imap_try(p, '~'))
+        return imap_nstring(p);
+    imap_expect(p, '{');
+    return literal_of(p);
 }
 
 /* nstring = string / nil */

@@ -2,24 +2,13 @@
  * quota.c: GETQUOTA, GETQUOTAROOT and SETQUOTA.
  *
  * Every account has one quota root, which holds all of its mailboxes. Its owner calls it "", or by the account's name;
- * an administrator (setting `admins`) may name any account's, and is the only one who may set limits. Other accounts
- * may live on other threads, so their numbers come by a call; the object that waits for it outlives the session (I4).
- * Thread: the connection's owner. RFC 9208.
+ * an administrator (setting `admins`) may name any account's, and is the only one who may set limits. The root of a
+ * mailbox of others is its owner's, called by the owner's name. Limits are read and set by errands (place.c), because
+ * their account may live on another thread. Thread: the connection's owner. RFC 9208.
  */
 #include "imap_session.h"
 
 #include <tambo/quota.h>
-
-#include <stdlib.h>
-
-/* quota_job: somebody's limits, being read or set on the thread that owns them. */
-struct quota_job {
-    struct imap_session *s; /* borrowed; NULL: the connection is gone */
-    struct tb_call call;
-    struct tb_account_id id;
-    struct tb_quota limit, used;
-    bool set, busy;
-};
 
 struct quota_args {
     struct tb_slice root;
@@ -114,108 +103,102 @@ static void put_quota(struct imap_session *s, struct tb_slice root, const struct
     imap_puts(&s->out, ")\r\n");
 }
 
-/* getquotaroot = "GETQUOTAROOT" SP mailbox. The mailbox need not exist (RFC 9208 4.1.2). */
+/* work_quota: e->on: set e->quota first; then what is limited and used. */
+static void work_quota(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    e->rc = e->on ? tb_quota_set(a, &e->quota) : TB_OK;
+    if (e->rc == TB_OK)
+        e->rc = tb_quota_get(a, &e->quota, &e->used);
+}
+
+/* work_root: of a mailbox of others: it must be one that may be read (RFC 9208 4.1.2). */
+static void work_root(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    if (e->own || imap_errand_find(e, a, TB_RIGHT_READ))
+        work_quota(e, w, a);
+}
+
+/* owner_of: the owner's name, in the name of a mailbox of others. */
+static struct tb_slice owner_of(struct tb_slice name)
+{
+    struct tb_slice rest = tb_slice_sub(name, sizeof IMAP_OTHERS - 1, name.len);
+    const char *slash = rest.len > 0 ? memchr(rest.ptr, '/', rest.len) : NULL;
+    return tb_slice_sub(rest, 0, slash ? (size_t)(slash - rest.ptr) : rest.len);
+}
+
+/* getquotaroot = "GETQUOTAROOT" SP mailbox. An own mailbox need not exist (RFC 9208 4.1.2). */
 enum imap_run imap_run_getquotaroot(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct tb_slice *name = cmd->args;
-    struct tb_quota limit, used;
-    enum tb_rc rc = tb_quota_get(s->account, &limit, &used);
-    if (rc != TB_OK)
-        return imap_reply_rc(cmd, rc);
+    struct imap_errand *e = cmd->state;
+    struct imap_place where;
+    if (!e) {
+        if (!imap_locate(s, *name, &where))
+            return imap_reply_rc(cmd, TB_NOTFOUND);
+        if (!(e = imap_errand_of(s, cmd, &where)))
+            return imap_reply_rc(cmd, TB_LIMIT);
+        imap_errand_start(s, e, work_root);
+    }
+    if (e->busy)
+        return RUN_WAIT;
+    if (e->rc != TB_OK)
+        return imap_errand_reply(cmd, e);
+    struct tb_slice root = e->own ? TB_SLICE("") : owner_of(*name);
     imap_puts(&s->out, "* QUOTAROOT ");
     imap_put_mailbox(&s->out, *name);
-    imap_puts(&s->out, " \"\"\r\n");
-    put_quota(s, TB_SLICE(""), &limit, &used);
+    imap_putc(&s->out, ' ');
+    imap_put_astring(&s->out, root);
+    imap_puts(&s->out, "\r\n");
+    put_quota(s, root, &e->quota, &e->used);
     return imap_reply(cmd, "OK GETQUOTAROOT completed");
 }
 
-/* ---- another account's ---- */
-
-static void job_run(struct tb_call *call, struct tb_worker *owner)
-{
-    struct quota_job *j = call->user;
-    struct tb_account *a;
-    call->rc = tb_account_open(owner, j->id, &a);
-    if (call->rc != TB_OK)
-        return;
-    if (j->set)
-        call->rc = tb_quota_set(a, &j->limit);
-    if (call->rc == TB_OK)
-        call->rc = tb_quota_get(a, &j->limit, &j->used);
-    tb_account_close(a);
-}
-
-static void job_done(struct tb_op *op)
-{
-    struct quota_job *j = op->user;
-    j->busy = false;
-    if (j->s)
-        tb_conn_resume(j->s->conn);
-    else
-        free(j);
-}
-
-static void job_cleanup(struct imap_session *s, struct imap_cmd *cmd)
-{
-    struct quota_job *j = cmd->state;
-    (void)s;
-    cmd->state = NULL;
-    if (j && j->busy)
-        j->s = NULL; /* job_done frees it */
-    else
-        free(j);
-}
-
-/* job_start: root is resolved; NULL: the call is under way, else what to answer. */
-static const char *job_start(struct imap_session *s, struct imap_cmd *cmd, bool set)
+/* start: find whose root it is and begin; NULL: the errand is cmd->state, else what to answer. */
+static const char *start(struct imap_session *s, struct imap_cmd *cmd, bool set)
 {
     const struct quota_args *a = cmd->args;
-    struct tb_worker *w = tb_conn_worker(s->conn);
     struct tb_identity who;
     bool own = a->root.len == 0 || tb_slice_ieq(a->root, tb_slice_str(s->user));
     if (!imap_is_admin(s) && (set || !own))
         return set ? "NO [NOPERM] Only an administrator may set limits" : "NO [NONEXISTENT] No such quota root";
     if (a->refusal)
         return a->refusal;
-    if (tb_directory_find(tb_worker_store(w), own ? tb_slice_str(s->user) : a->root, &who) != TB_OK)
+    if (tb_directory_find(tb_worker_store(tb_conn_worker(s->conn)), own ? tb_slice_str(s->user) : a->root, &who) !=
+        TB_OK)
         return "NO [NONEXISTENT] No such quota root";
     explicit_bzero(who.secret, sizeof who.secret);
-    struct quota_job *j = calloc(1, sizeof *j);
-    if (!j)
+    struct imap_errand *e = imap_errand_of(s, cmd,
+                                           &(struct imap_place){.id = who.id, .name = TB_SLICE(""), .own = own});
+    if (!e)
         return "NO [UNAVAILABLE] Out of memory, try later";
-    *j = (struct quota_job){.s = s, .id = who.id, .limit = a->limit, .set = set, .busy = true};
-    cmd->state = j;
-    cmd->cleanup = job_cleanup;
-    j->call.run = job_run;
-    j->call.user = j;
-    j->call.op = (struct tb_op){.done = job_done, .user = j};
-    tb_call(w, who.id.shard, &j->call);
+    e->quota = a->limit;
+    e->on = set;
+    imap_errand_start(s, e, work_quota);
     return NULL;
 }
 
-static enum imap_run job(struct imap_session *s, struct imap_cmd *cmd, bool set)
+static enum imap_run quota(struct imap_session *s, struct imap_cmd *cmd, bool set)
 {
     const struct quota_args *a = cmd->args;
-    struct quota_job *j = cmd->state;
-    if (!j) {
-        const char *refusal = job_start(s, cmd, set);
-        return refusal ? imap_reply(cmd, refusal) : RUN_WAIT;
-    }
-    if (j->busy)
+    const char *refusal = cmd->state ? NULL : start(s, cmd, set);
+    if (refusal)
+        return imap_reply(cmd, refusal);
+    const struct imap_errand *e = cmd->state;
+    if (e->busy)
         return RUN_WAIT;
-    enum tb_rc rc = j->call.op.rc != TB_OK ? j->call.op.rc : j->call.rc;
-    if (rc != TB_OK)
-        return imap_reply_rc(cmd, rc);
-    put_quota(s, a->root, &j->limit, &j->used);
+    if (e->rc != TB_OK)
+        return imap_errand_reply(cmd, e);
+    put_quota(s, a->root, &e->quota, &e->used);
     return imap_reply(cmd, set ? "OK SETQUOTA completed" : "OK GETQUOTA completed");
 }
 
 enum imap_run imap_run_getquota(struct imap_session *s, struct imap_cmd *cmd)
 {
-    return job(s, cmd, false);
+    return quota(s, cmd, false);
 }
 
 enum imap_run imap_run_setquota(struct imap_session *s, struct imap_cmd *cmd)
 {
-    return job(s, cmd, true);
+    return quota(s, cmd, true);
 }

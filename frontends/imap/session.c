@@ -194,6 +194,13 @@ static bool starts_append(struct tb_slice text)
     return tb_slice_istarts(rest, TB_SLICE(" APPEND "));
 }
 
+/* takes_literal8: is it a command that has literal8 among its arguments (RFC 5464 5: value)? */
+static bool takes_literal8(const struct imap_session *s, struct tb_slice text)
+{
+    struct tb_slice rest = tb_slice_sub(text, tag_of(text).len, text.len);
+    return s->state != IMAP_NOT_AUTHENTICATED && tb_slice_istarts(rest, TB_SLICE(" SETMETADATA "));
+}
+
 /* on_literal: the framer met a literal's head: take it as an argument, hand over to APPEND, or refuse it. */
 static void on_literal(struct imap_session *s, const struct imap_literal *l)
 {
@@ -212,7 +219,7 @@ static void on_literal(struct imap_session *s, const struct imap_literal *l)
             return;
         }
     }
-    if (!l->over && !l->literal8) {
+    if (!l->over && (!l->literal8 || takes_literal8(s, text))) {
         imap_frame_literal(&s->frame, l);
         tb_conn_input_max(s->conn, s->frame.scanned + (size_t)l->size + IMAP_LINE_MAX + 4096);
         if (l->sync)

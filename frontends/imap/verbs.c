@@ -31,6 +31,7 @@ static const struct imap_verb verbs[] = {
     {"EXPUNGE", SEL, VERB_SHIFTS, imap_parse_none, imap_run_expunge},
     {"FETCH", SEL, 0, imap_parse_fetch, imap_run_fetch},
     {"GETACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_getacl},
+    {"GETMETADATA", IN, VERB_SHIFTS, imap_parse_getmetadata, imap_run_getmetadata},
     {"GETQUOTA", IN, VERB_SHIFTS, imap_parse_getquota, imap_run_getquota},
     {"GETQUOTAROOT", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_getquotaroot},
     {"ID", ANY, VERB_SHIFTS, imap_parse_id, imap_run_id},
@@ -48,6 +49,7 @@ static const struct imap_verb verbs[] = {
     {"SEARCH", SEL, 0, imap_parse_search, imap_run_search},
     {"SELECT", IN, VERB_QUIET, imap_parse_select, imap_run_select},
     {"SETACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_setacl},
+    {"SETMETADATA", IN, VERB_SHIFTS, imap_parse_setmetadata, imap_run_setmetadata},
     {"SETQUOTA", IN, VERB_SHIFTS, imap_parse_setquota, imap_run_setquota},
     {"SORT", SEL, 0, imap_parse_sort, imap_run_sort},
     {"STARTTLS", OUT, VERB_QUIET, imap_parse_none, imap_run_starttls},
@@ -75,10 +77,11 @@ static const struct imap_verb verbs[] = {
 static const char *const abroad[] = {
     // clang-format off
     "APPEND", "CAPABILITY", "CHECK", "CLOSE", "COPY", "CREATE", "DELETE", "DELETEACL", "ENABLE", "EXAMINE",
-    "EXPUNGE", "FETCH", "GETACL", "ID", "IDLE", "LIST", "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS",
-    "NAMESPACE", "NOOP", "RENAME", "SEARCH", "SELECT", "SETACL", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD",
-    "UID COPY", "UID EXPUNGE", "UID FETCH", "UID MOVE", "UID SEARCH", "UID SORT", "UID STORE", "UID THREAD",
-    "UNSELECT", "UNSUBSCRIBE", "XLIST",
+    "EXPUNGE", "FETCH", "GETACL", "GETMETADATA", "GETQUOTA", "GETQUOTAROOT", "ID", "IDLE", "LIST",
+    "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS", "NAMESPACE", "NOOP", "RENAME", "SEARCH", "SELECT",
+    "SETACL", "SETMETADATA", "SETQUOTA", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD", "UID COPY",
+    "UID EXPUNGE", "UID FETCH", "UID MOVE", "UID SEARCH", "UID SORT", "UID STORE", "UID THREAD", "UNSELECT",
+    "UNSUBSCRIBE", "XLIST",
     // clang-format on
 };
 
@@ -181,6 +184,8 @@ static const struct {
     {"OBJECTID", cap_after},
     {"PARTIAL", cap_after},
     {"PREVIEW", cap_after},
+    {"LIST-METADATA", cap_after},
+    {"METADATA", cap_after},
     {"QUOTA", cap_after},
     {"QUOTA=RES-STORAGE", cap_after},
     {"QUOTA=RES-MESSAGE", cap_after},

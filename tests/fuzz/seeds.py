@@ -364,6 +364,8 @@ def later(corpus):
         (26, 0, struct.pack("<II", 1, 30)), (27, 0, struct.pack("<QQqIHH", 1, 4194400, 5, 0, 1, 0)),
         (27, 1, struct.pack("<QQqIHH", 1, 4194400, 5, 0, 1, 0)), (28, 0, struct.pack("<IIQ", 1, 20000, 4)),
         (29, 0, struct.pack("<IIQQ", 1, 0, 100, 50)), (29, 1, struct.pack("<IIQQ", 1, 0, 0, 0)),
+        (22, 0, struct.pack("<IHH", 1, 9, 0) + b"/shared/xvalue"), (22, 1, struct.pack("<IHH", 1, 9, 0) + b"/shared/x"),
+        (22, 0, struct.pack("<IHH", 0, 9, 0) + b"/shared/x" + b"v" * 4000),
         (32, 0, struct.pack("<QQII", 1 << 30, 1000, 50, 0)),
         (30, 0, struct.pack("<QQIIII", 1000, 1000, 1000, 10, 10, 10)),
         (31, 0, struct.pack("<IIII", 1, 7, 3, 0) + b"bob"), (31, 1, struct.pack("<IIII", 1, 0, 2047, 0) + b"anyone"),

@@ -27,7 +27,7 @@ WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-pr
 INCLUDES := -Iinclude -I. -I/usr/include/android
 CFLAGS   := -std=gnu17 $(WARN) $(FLAGS.$(VARIANT)) $(INCLUDES) -MMD -MP -pthread -D_GNU_SOURCE $(if $(SABOTAGE),-DTB_SABOTAGE='"$(SABOTAGE)"')
 LDFLAGS  := $(FLAGS.$(VARIANT)) $(LINK.$(VARIANT)) -pthread -L$(SSL_LIB) -Wl,-rpath,$(SSL_LIB)
-LIBS     := -llmdb -luring -lzstd -lutf8proc -lconfuse -ljansson -lcrypt -largon2 -lssl -lcrypto
+LIBS     := -llmdb -luring -lzstd -lz -lutf8proc -lconfuse -ljansson -lcrypt -largon2 -lssl -lcrypto
 Q        := $(if $(V),,@)
 
 ENGINE   := $(sort $(wildcard engine/*/*.c))
@@ -96,7 +96,7 @@ test: deps ## install what is missing, build, and run every test; the last line 
 
 # ---- what has to be installed (Debian 12) ----
 
-DEPS_BUILD := gcc make pkg-config python3 libc6-dev liblmdb-dev liburing-dev android-libboringssl-dev libzstd-dev libconfuse-dev \
+DEPS_BUILD := gcc make pkg-config python3 libc6-dev liblmdb-dev liburing-dev android-libboringssl-dev libzstd-dev zlib1g-dev libconfuse-dev \
               libjansson-dev libutf8proc-dev libcrypt-dev libargon2-dev
 DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks gsasl msmtp mpop libnet-ssleay-perl curl zstd \
               e2fsprogs xfsprogs util-linux libfuse3-dev fuse3 offlineimap3 neomutt imapfilter libgmime-3.0-dev \

@@ -374,6 +374,7 @@ struct imap_session {
     bool mid_response;   /* in the middle of a response or literal: no farewell may be written into it */
     bool logout;
     bool starttls; /* after the tagged reply, the handshake */
+    bool compress; /* ... DEFLATE */
 };
 
 /* The tagged reply of a command: returns RUN_DONE. Static text, a code, or built in a tb_buf (copied, freed). */
@@ -536,6 +537,7 @@ IMAP_VERB_RUN(logout)
 IMAP_VERB_RUN(namespace)
 IMAP_VERB(id)
 IMAP_VERB_RUN(starttls)
+IMAP_VERB(compress)
 IMAP_VERB(login)
 IMAP_VERB(authenticate)
 IMAP_VERB(enable)

@@ -383,6 +383,11 @@ static enum imap_run phase_reply(struct imap_session *s)
         tb_conn_starttls(s->conn);
         return RUN_WAIT; /* nothing more is read in the clear */
     }
+    if (s->compress) {
+        s->compress = false;
+        imap_out_flush(&s->out);
+        tb_conn_compress(s->conn);
+    }
     if (s->logout)
         s->phase = PHASE_CLOSE;
     else if (s->farewell)

@@ -22,6 +22,7 @@ static const struct imap_verb verbs[] = {
     {"CAPABILITY", ANY, VERB_SHIFTS, imap_parse_none, imap_run_capability},
     {"CHECK", SEL, VERB_SHIFTS, imap_parse_none, imap_run_noop},
     {"CLOSE", SEL, VERB_QUIET, imap_parse_none, imap_run_close},
+    {"COMPRESS", IN, VERB_SHIFTS, imap_parse_compress, imap_run_compress},
     {"COPY", SEL, 0, imap_parse_copy, imap_run_copy},
     {"CREATE", IN, VERB_SHIFTS, imap_parse_create, imap_run_create},
     {"DELETE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_delete},
@@ -141,6 +142,10 @@ static bool cap_admin(struct imap_session *s)
 {
     return cap_after(s) && imap_is_admin(s);
 }
+static bool cap_compress(struct imap_session *s)
+{
+    return cap_after(s) && !tb_conn_compressed(s->conn);
+}
 static bool cap_no_login(struct imap_session *s)
 {
     return cap_before(s) && !imap_plain_allowed(s);
@@ -178,6 +183,7 @@ static const struct {
     {"QRESYNC", cap_after},
     {"APPENDLIMIT=", cap_after}, /* and the number */
     {"BINARY", cap_after},
+    {"COMPRESS=DEFLATE", cap_compress},
     {"ESEARCH", cap_after},
     {"ESORT", cap_after},
     {"I18NLEVEL=1", cap_after},
@@ -240,6 +246,23 @@ enum imap_run imap_run_noop(struct imap_session *s, struct imap_cmd *cmd)
 {
     (void)s;
     return imap_reply(cmd, cmd->verb->name[0] == 'C' ? "OK CHECK completed" : "OK NOOP completed");
+}
+
+/* compress = "COMPRESS" SP algorithm; algorithm = "DEFLATE" (RFC 4978 5) */
+void imap_parse_compress(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    (void)cmd;
+    imap_sp(p);
+    if (!tb_slice_ieq(imap_atom(p), TB_SLICE("DEFLATE")))
+        imap_fail(p, "BAD No such compression");
+}
+
+enum imap_run imap_run_compress(struct imap_session *s, struct imap_cmd *cmd)
+{
+    if (tb_conn_compressed(s->conn))
+        return imap_reply(cmd, "BAD [COMPRESSIONACTIVE] DEFLATE is active already");
+    s->compress = true;
+    return imap_reply(cmd, "OK DEFLATE active");
 }
 
 enum imap_run imap_run_logout(struct imap_session *s, struct imap_cmd *cmd)

@@ -110,8 +110,14 @@ static bool run_steps(struct tb_conn *c)
 
 void tb_conn_work(struct tb_conn *c)
 {
-    while (c->phase == PHASE_OPEN && run_steps(c) && tb_conn_tls_input(c))
-        ;
+    for (unsigned rounds = 0; c->phase == PHASE_OPEN && run_steps(c); rounds++) {
+        if (!tb_conn_zip_input(c) && !tb_conn_tls_input(c))
+            break;
+        if (c->zip && rounds == TB_NET_ZIP_ROUNDS) {
+            tb_net_ready(c->net, c);
+            break;
+        }
+    }
     tb_conn_settle(c);
 }
 
@@ -148,7 +154,8 @@ static bool wants_input(const struct tb_conn *c)
         return false;
     if (c->phase == PHASE_HANDSHAKE)
         return true;
-    return c->phase == PHASE_OPEN && !c->choked && c->view.len < c->input_max && !(c->tls && c->tls->more);
+    return c->phase == PHASE_OPEN && !c->choked && c->view.len < c->input_max && !(c->tls && c->tls->more) &&
+           !(c->zip && c->zip->more);
 }
 
 /* STARTTLS: every byte that came before our answer left is an injection (N3). */
@@ -325,10 +332,9 @@ static void on_data(struct tb_conn *c, struct tb_slice data)
         tb_conn_settle(c);
     } else if (c->tls) {
         tb_conn_tls_feed(c, data);
-    } else if (!tb_input_add(c, data.ptr, data.len)) {
+    } else if (!tb_conn_take(c, data.ptr, data.len)) {
         tb_conn_close(c, "memory");
     } else {
-        c->in += data.len;
         tb_conn_work(c);
     }
 }
@@ -478,6 +484,7 @@ void tb_conn_release(struct tb_conn *c)
     tb_input_free(c);
     tb_output_free(c);
     tb_conn_tls_free(c);
+    tb_conn_zip_free(c);
     free(c->name);
     free(c);
     tb_net_gone(n);

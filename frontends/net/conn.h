@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/codec/deflate.h"
 #include "engine/crypto/crypto.h"
 #include "frontends/net/net.h"
 
@@ -22,6 +23,8 @@ enum {
     TB_NET_POOL_BIG = 32,
     TB_NET_SCRATCH = 32 << 10, /* decrypted input, shared by a net's connections */
     TB_NET_CIPHER_MAX = 512 << 10,
+    TB_NET_ZIP_ROUNDS = 8,     /* scratches inflated in one go before other connections have their turn */
+    TB_ZIP_IN_MAX = 1 << 20,   /* compressed input not inflated yet: at most two receives */
     TB_CHUNK_SMALL = 16 << 10, /* with its header */
     TB_CHUNK_BIG = 64 << 10,
     TB_CONN_MARKS = 4,
@@ -52,6 +55,14 @@ struct tb_conn_tls {
     struct tb_buf pending; /* handshake and alert bytes to be sent next */
     bool more;             /* there may be decrypted input in tls */
     bool bye;              /* close_notify is queued */
+};
+
+struct tb_conn_zip {
+    struct tb_deflate *deflate; /* owned */
+    struct tb_buf in;           /* received and not inflated yet */
+    struct tb_buf wire;         /* compressed output being sent */
+    uint64_t from;              /* output before this stream offset is not compressed */
+    bool more;                  /* there may be input in it */
 };
 
 /*
@@ -92,11 +103,13 @@ struct tb_conn {
     uint64_t total, sent;         /* output stream offsets: written, sent, */
     uint64_t released, marked;    /* free to go, free or covered by a mark */
     uint32_t inflight;
+    bool taken; /* what is in flight is out of the queue: encrypted, compressed */
     uint32_t marks_n;
     struct tb_mark marks[TB_CONN_MARKS];
     struct tb_account *account; /* borrowed: what output depends on now */
 
     struct tb_conn_tls *tls; /* owned; NULL in plain */
+    struct tb_conn_zip *zip; /* owned; NULL: not compressed */
     char *name;              /* owned; of the account, for the log */
     uint64_t in;             /* bytes of input, decrypted */
     char id[24];
@@ -215,5 +228,12 @@ bool tb_conn_tls_input(struct tb_conn *c); /* decrypted bytes to the input; fals
 bool tb_conn_tls_encrypt(struct tb_conn *c, struct tb_slice plain);
 void tb_conn_tls_bye(struct tb_conn *c);
 void tb_conn_tls_free(struct tb_conn *c);
+
+/* ---- zip.c ---- */
+/* tb_conn_take: bytes from the peer, out of TLS: to the input, or to be inflated. False without memory. */
+bool tb_conn_take(struct tb_conn *c, const char *ptr, size_t n);
+bool tb_conn_zip_input(struct tb_conn *c); /* inflated bytes to the input; false: none to be had now */
+bool tb_conn_zip_pack(struct tb_conn *c, struct tb_slice plain); /* to zip->wire */
+void tb_conn_zip_free(struct tb_conn *c);
 
 #endif

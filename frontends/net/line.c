@@ -94,7 +94,7 @@ void tb_conn_consume(struct tb_conn *c, size_t n)
 
 bool tb_conn_eof(const struct tb_conn *c)
 {
-    return c->eof && !(c->tls && c->tls->more);
+    return c->eof && !(c->tls && c->tls->more) && !(c->zip && c->zip->more);
 }
 
 void tb_conn_input_max(struct tb_conn *c, size_t bytes)

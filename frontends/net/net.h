@@ -128,6 +128,10 @@ void tb_conn_account(struct tb_conn *c, struct tb_account *a);
 void tb_conn_resume(struct tb_conn *c);
 /* tb_conn_starttls: after this step returns and its output is sent, the TLS handshake; then the step runs again. N3. */
 void tb_conn_starttls(struct tb_conn *c);
+/* tb_conn_compress: what follows in both directions is DEFLATE (RFC 4978): all input after what was consumed, all
+ * output after what was written. Input that is here already closes the connection: it came before the answer. */
+void tb_conn_compress(struct tb_conn *c);
+bool tb_conn_compressed(const struct tb_conn *c);
 /* tb_conn_move: after this step returns WAIT, its output is sent, and then the connection belongs to that worker and
  * the step runs there (at once if it is the same). No store op may be in flight; accounts are let go of in leave. */
 void tb_conn_move(struct tb_conn *c, uint32_t worker);

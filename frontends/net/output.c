@@ -82,8 +82,8 @@ void tb_output_drop(struct tb_conn *c)
 {
     uint64_t keep = c->released - c->sent;
     struct tb_chunk **at = &c->head;
-    if (c->tls)
-        keep -= c->inflight; /* encrypted already */
+    if (c->taken)
+        keep -= c->inflight; /* encrypted or compressed already */
     c->tail = NULL;
     while (*at && keep > 0) {
         struct tb_chunk *k = *at;
@@ -281,9 +281,14 @@ static void on_send(struct tb_op *op)
     if (c->tls) {
         tb_buf_free(&c->tls->wire);
         tb_buf_init(&c->tls->wire, TB_NET_CIPHER_MAX);
-    } else {
-        chunk_take(c, c->inflight);
     }
+    if (c->zip) {
+        tb_buf_free(&c->zip->wire);
+        tb_buf_init(&c->zip->wire, TB_NET_CIPHER_MAX);
+    }
+    if (!c->taken && c->inflight > 0)
+        chunk_take(c, c->inflight);
+    c->taken = false;
     c->sent += c->inflight;
     c->inflight = 0;
     c->active_s = c->out_s = tb_net_now_s(c->net);
@@ -311,7 +316,10 @@ void tb_output_flush(struct tb_conn *c)
     size_t n = k ? k->end - k->start : 0;
     if (n > c->released - c->sent)
         n = (size_t)(c->released - c->sent);
-    if (!c->tls) {
+    bool zipped = c->zip && c->sent >= c->zip->from;
+    if (c->zip && !zipped && n > c->zip->from - c->sent)
+        n = (size_t)(c->zip->from - c->sent); /* the rest is compressed */
+    if (!c->tls && !zipped) {
         if (n == 0)
             return;
         c->inflight = (uint32_t)n;
@@ -319,13 +327,20 @@ void tb_output_flush(struct tb_conn *c)
         return;
     }
     n = n < TB_CHUNK_BIG ? n : TB_CHUNK_BIG;
-    if (!tb_conn_tls_encrypt(c, tb_slice(n ? k->data + k->start : NULL, n))) {
+    struct tb_slice bytes = tb_slice(n ? k->data + k->start : NULL, n);
+    bool good = !zipped || n == 0 || tb_conn_zip_pack(c, bytes);
+    if (zipped)
+        bytes = tb_buf_all(&c->zip->wire);
+    if (!good || (c->tls && !tb_conn_tls_encrypt(c, bytes))) {
         c->broken = true;
         return;
     }
     if (n)
         chunk_take(c, n);
     c->inflight = (uint32_t)n;
-    if (c->tls->wire.len)
-        send_bytes(c, c->tls->wire.ptr, c->tls->wire.len);
+    c->taken = true;
+    if (c->tls)
+        bytes = tb_buf_all(&c->tls->wire);
+    if (bytes.len)
+        send_bytes(c, bytes.ptr, bytes.len);
 }

@@ -73,13 +73,12 @@ static size_t read_some(struct tb_conn *c)
 bool tb_conn_tls_input(struct tb_conn *c)
 {
     struct tb_conn_tls *t = c->tls;
-    if (!t || !t->more || c->choked || c->view.len >= c->input_max)
+    if (!t || !t->more || c->choked || c->view.len >= c->input_max || (c->zip && c->zip->more))
         return false;
     bool was_eof = tb_conn_eof(c);
     size_t n = read_some(c);
-    if (n && !tb_input_add(c, c->net->scratch, n))
+    if (n && !tb_conn_take(c, c->net->scratch, n))
         c->broken = true;
-    c->in += n;
     return !c->broken && (n > 0 || tb_conn_eof(c) != was_eof);
 }
 

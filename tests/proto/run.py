@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "lib"))
@@ -74,7 +75,7 @@ class Dialogue:
             self.own_daemon = True
         elif word == "port" and not self.items:
             self.port = rest
-        elif word in ("port", "starttls", "account", "deliver", "append", "shutdown", "close", "restart", "crash"):
+        elif word in ("port", "starttls", "compress", "account", "deliver", "append", "shutdown", "close", "restart", "crash"):
             self.own_daemon = self.own_daemon or word in ("restart", "crash")
             self.accounts += word == "account"
             self.items.append(item)
@@ -161,6 +162,7 @@ class Connection:
         self.sock = daemon.connect(port, tls=mode == "tls" and port in tambo.TLS_TWIN, timeout_s=timeout_s)
         self.received, self.unsent = bytearray(), b""
         self.eof = False
+        self.deflate = self.inflate = None
 
     def note(self, who, data):
         self.transcript.append("%s%s: %s" % (self.number if self.number > 1 else "", who, show(data)))
@@ -171,6 +173,8 @@ class Connection:
             return
         shown = data if len(data) < 600 else data[:300] + b" ... " + data[-100:]
         self.note("C", shown)
+        if self.deflate:
+            data = self.deflate.compress(data) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
         try:
             if self.mode == "byte" and not isinstance(self.sock, ssl.SSLSocket):
                 single = data[:4000]
@@ -199,7 +203,7 @@ class Connection:
         except OSError:
             data = b""
         self.eof = not data
-        self.received += data
+        self.received += self.inflate.decompress(data) if self.inflate else data
         return bool(data)
 
     def _complete(self):
@@ -237,6 +241,9 @@ class Connection:
         while not self.eof and time.monotonic() < deadline:
             self._more(max(0.01, deadline - time.monotonic()))
         return self.eof
+
+    def compress(self):
+        self.deflate, self.inflate = zlib.compressobj(wbits=-15), zlib.decompressobj(wbits=-15)
 
     def starttls(self, alpn):
         self.sock = tambo.tls_context(alpn).wrap_socket(self.sock, server_hostname="localhost")
@@ -399,6 +406,9 @@ class Run:
             self.daemon.append(fill(who, self.variables).decode(), mailbox, self._message(what))
         elif word == "starttls":
             self._starttls(item, rest.split())
+        elif word == "compress":
+            self.last.compress()
+            self.transcript.append("-- DEFLATE")
         elif word in ("shutdown", "close"):
             c = self.connections.pop(int(rest)) if word == "close" and rest else self.last
             if word == "shutdown":

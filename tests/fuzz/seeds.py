@@ -357,7 +357,9 @@ def later(corpus):
     whole = varint(1) + varint(1) + varint(0) + varint(4194400) + varint(4194405) + head + body
     whole += varint(0) + varint(1) + varint(len(row_1)) + row_1
     part = varint(0) + varint(1) + varint(0) + varint(0) + varint(4194405) + none + body + varint(0) * 3
+    dictionary = struct.pack("<HBBIQqQQQ32s", 16, 0, 0, 8, 0, 5, 100, 90, 80, bytes(32))
     records = [
+        (21, 0, dictionary + b"8 bytes!"), (21, 1, dictionary),
         (20, 0, whole + b"head bodyX"), (20, 1, part + b"body"), (20, 2, whole + bytes(32)),
         (23, 0, struct.pack("<IIIIQq", 1, 1, 9, 1, 20, 0) + bytes(64) + struct.pack("<qII", 5, 1, 0)),
         (24, 0, struct.pack("<q", 1700000000000)), (25, 0, struct.pack("<IIQq", 2, 0, 20, 5) + b"box"),

@@ -20,6 +20,19 @@ static void progress(const json_t *v, int64_t moved, int64_t freed)
                 (long long)(number(v, "freed_segments") - freed));
 }
 
+/* print_waiting: what could not be freed yet, and for whose sake. */
+static void print_waiting(const json_t *v)
+{
+    json_t *holders = json_object_get(v, "waiting_for"), *name;
+    size_t i;
+
+    printf(", %lld segments more are free when nothing needs them any more", (long long)number(v, "waiting_segments"));
+    json_array_foreach (holders, i, name)
+        printf("%s%s", i == 0 ? " (now: " : ", ", json_string_value(name));
+    if (json_array_size(holders) > 0)
+        putchar(')');
+}
+
 static void print_people(const json_t *v, int64_t moved, int64_t freed, int64_t used)
 {
     char a[32], b[32], c[32];
@@ -31,7 +44,7 @@ static void print_people(const json_t *v, int64_t moved, int64_t freed, int64_t 
            (long long)(number(v, "freed_segments") - freed), print_bytes((uint64_t)used, b),
            print_bytes((uint64_t)number(v, "log_used_bytes"), c));
     if (number(v, "waiting_segments") > 0)
-        printf(", %lld segments wait until nothing needs them", (long long)number(v, "waiting_segments"));
+        print_waiting(v);
     putchar('\n');
     if (number(v, "unreadable") > 0)
         fprintf(stderr, "tambo: %lld stored pieces cannot be read; see the log, and run tambo check\n",

@@ -41,7 +41,7 @@ enum {
 #define SCAN_PAUSE_NS UINT64_C(1000000)
 #define BUSY_NS UINT64_C(2000000)
 #define SECOND_NS UINT64_C(1000000000)
-#define FLOORED_NS (20 * SECOND_NS) /* a run on demand waits so long for copies of the index */
+#define HELD_NS (20 * SECOND_NS) /* a run on demand waits so long for whoever holds segments */
 
 static void pass_begin(struct tb_gc *gc);
 static void copy_next(struct tb_gc *gc);
@@ -822,40 +822,71 @@ static bool frame_on(struct tb_gc *gc)
     return true;
 }
 
-/* free_clean: free what may be freed; ask for a checkpoint if only that is missing and somebody waits. */
+/* held_by: who keeps a segment that nothing is left in; 0: nobody does, it may go. */
+static uint32_t held_by(const struct tb_gc *gc, const struct gc_clean *c)
+{
+    const struct tb_shard *s = gc->s;
+    const struct tb_pins *p = &s->pins;
+    uint32_t held = 0;
+    if (may_free(gc, c))
+        return 0;
+    if (s->confirmed < c->position || c->segment >= segment_of(gc, s->confirmed_last))
+        held |= TB_GC_HELD_INDEX;
+    if (segment_of(gc, tb_pin_chunk_floor(p)) <= c->segment || atomic_load(&s->store->queue_unsettled) != 0)
+        held |= TB_GC_HELD_UPLOAD;
+    if (p->floors.n > 0 && segment_of(gc, p->floors.v[0].at) <= c->segment)
+        held |= p->floors.v[0].at == 0 ? TB_GC_HELD_BACKUP : TB_GC_HELD_COPY;
+    return tb_pins_read(p, c->segment) ? held | TB_GC_HELD_READER : held;
+}
+
+/* run_over: a run on demand found nothing more to do: what is left is held by others, and goes when they are done. */
+static void run_over(struct tb_gc *gc)
+{
+    gc->until = 0;
+    gc->all = gc->looked = false;
+}
+
+/* ask: who holds the clean segments is asked to be quick; a run on demand waits for them, for a while. */
+static void ask(struct tb_gc *gc, uint32_t held)
+{
+    struct tb_shard *s = gc->s;
+    uint64_t now = tb_io_now_ns(s->worker->io);
+    bool unconfirmed = held & TB_GC_HELD_INDEX;
+    if (held & TB_GC_HELD_COPY)
+        tb_rotation_want(s); /* newer copies of the index need less of the log */
+    if (!(held & ~(uint32_t)TB_GC_HELD_INDEX))
+        gc->held_ns = 0;
+    else if (gc->held_ns == 0)
+        gc->held_ns = now;
+    if (unconfirmed && s->confirmed == tb_log_end(s->log))
+        unconfirmed = frame_on(gc); /* the last frame lies in it: there must be a later one */
+    if (unconfirmed && (gc->until != 0 || short_of_space(gc)))
+        s->want_checkpoint = true; /* the next boundary makes one */
+    else if (gc->looked && gc->phase == TB_GC_IDLE && (gc->held_ns == 0 || now - gc->held_ns > HELD_NS))
+        run_over(gc);
+}
+
+/* free_clean: free what may be freed, one at a time. */
 static void free_clean(struct tb_gc *gc)
 {
     struct tb_shard *s = gc->s;
-    bool unconfirmed = false, floored = gc->left, last = false;
-    uint64_t floor = tb_pin_floor(&s->pins) / s->x.segment_bytes, now = tb_io_now_ns(s->worker->io);
+    uint32_t held = gc->left ? TB_GC_HELD_COPY : 0;
     if (gc->freeing || s->failed || s->stopping)
         return;
     for (size_t i = 0; i < gc->clean_n; i++) {
-        unconfirmed = unconfirmed || s->confirmed < gc->clean[i].position;
-        floored = floored || floor <= gc->clean[i].segment;
-        last = last || gc->clean[i].segment >= segment_of(gc, s->confirmed_last);
-        if (!may_free(gc, &gc->clean[i]))
+        uint32_t segment = gc->clean[i].segment, by = held_by(gc, &gc->clean[i]);
+        if (by & TB_GC_HELD_READER)
+            tb_scrub_leave(s, segment);
+        held |= by;
+        if (by != 0)
             continue;
-        uint32_t segment = gc->clean[i].segment;
         if (!free_one(gc, segment))
             return;
         gc->clean[i] = gc->clean[--gc->clean_n];
-        gc->floored_ns = 0;
+        gc->held_ns = 0;
         return;
     }
-    if (floored && gc->floored_ns == 0)
-        gc->floored_ns = now;
-    if (floored)
-        tb_rotation_want(s); /* newer copies of the index need less of the log */
-    if (last && !unconfirmed)
-        unconfirmed = s->confirmed != tb_log_end(s->log) ||
-                      frame_on(gc); /* the last frame lies in it: there must be a later one */
-    if (unconfirmed && (gc->until != 0 || short_of_space(gc)))
-        s->want_checkpoint = true; /* the next boundary makes one */
-    else if (gc->looked && gc->phase == TB_GC_IDLE && !unconfirmed && (!floored || now - gc->floored_ns > FLOORED_NS)) {
-        gc->until = 0; /* what is left is pinned */
-        gc->all = gc->looked = false;
-    }
+    ask(gc, held);
 }
 
 /* ---- when ---- */
@@ -933,6 +964,8 @@ void tb_gc_stat(struct tb_shard *s, struct tb_shard_stat *out)
     out->gc_phase = gc->phase;
     out->gc_running = gc->until != 0;
     out->gc_waiting = gc->clean_n + gc->freeing;
+    for (size_t i = 0; i < gc->clean_n; i++)
+        out->gc_held |= held_by(gc, &gc->clean[i]);
     out->gc_moved_bytes = gc->moved_bytes;
     out->gc_freed_segments = gc->freed;
     out->gc_bad = gc->bad;

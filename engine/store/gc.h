@@ -102,12 +102,12 @@ struct tb_gc {
     struct gc_batch batch;
     uint64_t step_bytes; /* of the last offload */
     uint64_t next_ns;    /* not before, for the throttle */
-    bool left; /* the disk is full, and a segment was left alone: no room to move it, or a pin would keep it */
-    uint64_t floored_ns; /* since when a floor pin alone keeps a clean segment, or one was left; 0: none is */
-    uint64_t until;      /* a run on demand: segments below this position; 0: none */
-    bool looked;         /* on demand: everything that could be looked at was */
-    bool all, sealing;   /* on demand: every one of them, however little is dead */
-    bool purging;        /* on demand: what is due in the trash goes first */
+    bool left;         /* the disk is full, and a segment was left alone: no room to move it, or a pin would keep it */
+    uint64_t held_ns;  /* since when pins alone keep clean segments, or one was left; 0: none is */
+    uint64_t until;    /* a run on demand: segments below this position; 0: none */
+    bool looked;       /* on demand: everything that could be looked at was */
+    bool all, sealing; /* on demand: every one of them, however little is dead */
+    bool purging;      /* on demand: what is due in the trash goes first */
     struct tb_op free_op, gate_op;
     bool freeing;
     uint32_t freeing_segment;

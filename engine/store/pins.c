@@ -109,8 +109,13 @@ void tb_pin_segment_remove(struct tb_pins *p, uint64_t lsn)
     set_remove(&p->segments, lsn / p->segment_bytes);
 }
 
-bool tb_pins_hold(const struct tb_pins *p, uint32_t segment)
+bool tb_pins_read(const struct tb_pins *p, uint32_t segment)
 {
     size_t i = place(&p->segments, segment);
-    return tb_pin_floor(p) / p->segment_bytes <= segment || (i < p->segments.n && p->segments.v[i].at == segment);
+    return i < p->segments.n && p->segments.v[i].at == segment;
+}
+
+bool tb_pins_hold(const struct tb_pins *p, uint32_t segment)
+{
+    return tb_pin_floor(p) / p->segment_bytes <= segment || tb_pins_read(p, segment);
 }

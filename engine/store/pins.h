@@ -41,7 +41,8 @@ uint64_t tb_pin_chunk_floor(const struct tb_pins *p);
 /* tb_pin_segment_add, tb_pin_segment_remove: the same for the one segment that lsn lies in. */
 bool tb_pin_segment_add(struct tb_pins *p, uint64_t lsn) TB_USE_RESULT;
 void tb_pin_segment_remove(struct tb_pins *p, uint64_t lsn);
-/* tb_pins_hold: does a pin need this segment? */
+/* tb_pins_read: does a segment pin need it? tb_pins_hold: does any pin? */
+bool tb_pins_read(const struct tb_pins *p, uint32_t segment);
 bool tb_pins_hold(const struct tb_pins *p, uint32_t segment);
 
 #endif

@@ -60,6 +60,7 @@ struct tb_scrub {
     uint64_t pinned;          /* a position in the segment that is pinned; 0: none */
     uint64_t end;             /* of what is looked at in it */
     bool seals, sealed_segment;
+    bool leave, paced; /* the segment is not worth reading on; the op under way is a pause of log_step's */
     struct tb_survey_frame frame;
     enum tb_rc rc;
     /* FIND, PROVE */
@@ -186,6 +187,7 @@ static bool over(struct tb_scrub *c)
 static void later_done(struct tb_op *op)
 {
     struct tb_scrub *c = op->user;
+    c->paced = false;
     if (!over(c))
         step(c);
 }
@@ -212,9 +214,10 @@ static void pace(struct tb_scrub *c, uint64_t rate_min)
     rate = rate > rate_min ? rate : rate_min;
     if (c->next_ns < now)
         c->next_ns = now;
-    if (!c->asked)
+    if (!c->asked && !c->leave)
         c->next_ns += c->step_bytes * SECOND_NS / rate;
     c->step_bytes = 0;
+    c->paced = true;
     later(c, c->next_ns - now);
 }
 
@@ -241,6 +244,7 @@ static void segment_done(struct tb_scrub *c)
     tb_pin_segment_remove(&c->s->pins, c->pinned);
     c->pinned = 0;
     c->at.segment++;
+    c->leave = false;
     at_save(c);
 }
 
@@ -289,6 +293,8 @@ static void log_step(struct tb_scrub *c)
     struct tb_error err = {0};
     uint32_t segment;
     uint64_t durable = tb_log_durable(s->log);
+    if (c->survey != NULL && c->leave)
+        segment_done(c);
     if (c->survey != NULL) {
         offload(c, survey_work, survey_done);
         return;
@@ -551,6 +557,18 @@ void tb_scrub_start(struct tb_worker *owner, uint32_t shard)
     }
     s->scrub->asked = true;
     tb_scrub_tick(s);
+}
+
+void tb_scrub_leave(struct tb_shard *s, uint32_t segment)
+{
+    struct tb_scrub *c = s->scrub;
+    if (c == NULL || c->phase != SCRUB_LOG || c->pinned == 0 || c->pinned / s->x.segment_bytes != segment || c->leave)
+        return;
+    c->leave = true;
+    if (c->paced) {
+        c->next_ns = 0; /* what was read of it need not be paid for first */
+        tb_io_cancel(s->worker->io, &c->op);
+    }
 }
 
 void tb_scrub_stat(struct tb_shard *s, struct tb_shard_stat *out)

@@ -369,6 +369,8 @@ void tb_scrub_tick(struct tb_shard *s);
 void tb_scrub_cancel(struct tb_shard *s); /* the shard stops: end soon */
 bool tb_scrub_quiet(const struct tb_shard *s);
 void tb_scrub_stat(struct tb_shard *s, struct tb_shard_stat *out);
+/* tb_scrub_leave: no message lies in this segment any more and it is to be freed: do not read it to its end. */
+void tb_scrub_leave(struct tb_shard *s, uint32_t segment);
 
 /* gc.c: segment garbage collection. */
 enum tb_rc tb_gc_open(struct tb_shard *s, struct tb_error *err) TB_USE_RESULT;

@@ -44,15 +44,34 @@ static void gc_again(struct tb_op *op)
         gc_look(j);
 }
 
+/* gc_held: whom the waiting segments wait for. */
+static json_t *gc_held(uint32_t held)
+{
+    static const struct {
+        uint32_t bit;
+        const char *name;
+    } holders[] = {{TB_GC_HELD_BACKUP, "backup"},
+                   {TB_GC_HELD_COPY, "index copy"},
+                   {TB_GC_HELD_UPLOAD, "upload"},
+                   {TB_GC_HELD_READER, "reader"},
+                   {TB_GC_HELD_INDEX, "checkpoint"}};
+    json_t *v = json_array();
+
+    for (size_t i = 0; i < TB_ARRAY_LEN(holders); i++)
+        if (held & holders[i].bit)
+            (void)json_array_append_new(v, json_string(holders[i].name)); /* without memory: said less */
+    return v;
+}
+
 static void gc_answer(struct gc_job *j)
 {
     const struct tb_shard_stat *t = &j->total;
 
-    ctl_ok(j->x, json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "running", j->running, "dead_bytes",
-                           (json_int_t)t->gc_dead_bytes, "waiting_segments", (json_int_t)t->gc_waiting, "moved_bytes",
-                           (json_int_t)t->gc_moved_bytes, "freed_segments", (json_int_t)t->gc_freed_segments,
-                           "unreadable", (json_int_t)t->gc_bad, "repaired", (json_int_t)t->gc_repaired,
-                           "log_used_bytes", (json_int_t)t->log_used_bytes));
+    ctl_ok(j->x, json_pack("{s:b, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "running", j->running, "dead_bytes",
+                           (json_int_t)t->gc_dead_bytes, "waiting_segments", (json_int_t)t->gc_waiting, "waiting_for",
+                           gc_held(t->gc_held), "moved_bytes", (json_int_t)t->gc_moved_bytes, "freed_segments",
+                           (json_int_t)t->gc_freed_segments, "unreadable", (json_int_t)t->gc_bad, "repaired",
+                           (json_int_t)t->gc_repaired, "log_used_bytes", (json_int_t)t->log_used_bytes));
 }
 
 static void gc_done(struct tb_op *op)
@@ -67,6 +86,7 @@ static void gc_done(struct tb_op *op)
     j->running |= j->now.gc_running;
     j->total.gc_dead_bytes += j->now.gc_dead_bytes;
     j->total.gc_waiting += j->now.gc_waiting;
+    j->total.gc_held |= j->now.gc_held;
     j->total.gc_moved_bytes += j->now.gc_moved_bytes;
     j->total.gc_freed_segments += j->now.gc_freed_segments;
     j->total.gc_bad += j->now.gc_bad;

@@ -20,6 +20,13 @@ void tb_account_secret(struct tb_worker *w, struct tb_slice name, struct tb_slic
 void tb_account_delete(struct tb_worker *w, struct tb_slice name, struct tb_op *op);
 
 enum { TB_GC_IDLE, TB_GC_SCAN, TB_GC_READ, TB_GC_COPY };
+enum { /* why a segment that nothing is left in is not free yet */
+       TB_GC_HELD_BACKUP = 1,
+       TB_GC_HELD_COPY = 2,   /* the index copies need the log from there on, until there are newer ones */
+       TB_GC_HELD_UPLOAD = 4, /* a message on its way in, or between shards */
+       TB_GC_HELD_READER = 8, /* a message in it is being read */
+       TB_GC_HELD_INDEX = 16  /* the next checkpoint is to come */
+};
 /* ---- dictionaries: what the store has learned to compress its own mail with ---- */
 enum { TB_DICT_ROLES = 3 };
 struct tb_dict_info {
@@ -78,6 +85,7 @@ struct tb_shard_stat {
     bool gc_running;        /* on demand: not over yet */
     uint64_t gc_dead_bytes; /* of sealed segments: what no message needs */
     uint64_t gc_waiting;    /* segments that nothing is left in, not free yet */
+    uint32_t gc_held;       /* TB_GC_HELD_: why */
     uint64_t gc_moved_bytes, gc_freed_segments, gc_bad, gc_repaired; /* since start */
     uint32_t failures;                                               /* in a row */
     const char *state; /* "serving"; else what is done about it, and why: all numbers above are 0 then */
@@ -85,8 +93,8 @@ struct tb_shard_stat {
 };
 /*
  * tb_gc_start: collect garbage in a shard now, without throttle; tb_shard_stat tells how it goes: it is over when
- * gc_running is false. all: compress every message anew that was not yet, however little of its segment is dead. Owner
- * of that shard only.
+ * gc_running is false; gc_waiting segments are then held by what gc_held says, and go by themselves when that is done.
+ * all: compress every message anew that was not yet, however little of its segment is dead. Owner of that shard only.
  */
 void tb_gc_start(struct tb_worker *owner, uint32_t shard, bool all);
 /* tb_shard_stat: numbers of one shard. Owner of that shard only (reach it by tb_call, always set). */

@@ -199,6 +199,11 @@ const struct tb_uidset *tb_search_found(const struct tb_search *s)
     return &s->found;
 }
 
+uint32_t tb_search_at(const struct tb_search *s)
+{
+    return s->rows_at < s->rows_n ? s->rows[s->rows_at].uid : s->next_uid == 0 ? UINT32_MAX : s->next_uid;
+}
+
 /* ---- steps ---- */
 
 static void ready_done(struct tb_op *ready)

@@ -64,6 +64,8 @@ const struct config_key config_keys[] = {
      "Time from connect to login, whatever is sent meanwhile."},
     {"imap_idle_s", CONFIG_SECONDS, AT(imap_idle_s), "1800", 1, 86400, {0}, false,
      "Silence after which an IMAP session ends. RFC 9051 asks for at least 30 minutes."},
+    {"imap_progress_s", CONFIG_SECONDS, AT(imap_progress_s), "10", 0, 86400, {0}, false,
+     "Silence of a long IMAP search, sort or thread after which the client is told how far it is."},
     {"pop3_idle_s", CONFIG_SECONDS, AT(pop3_idle_s), "600", 1, 86400, {0}, false,
      "Silence after which a POP3 session ends. RFC 1939 asks for at least 10 minutes."},
     {"smtp_idle_s", CONFIG_SECONDS, AT(smtp_idle_s), "300", 1, 86400, {0}, false,

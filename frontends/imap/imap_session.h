@@ -362,6 +362,7 @@ struct imap_session {
     char *user;                      /* owned: account name, for the log */
     const char *farewell;            /* static: after the tagged reply, BYE with this */
     uint64_t skipped;
+    uint64_t silent_since_ns; /* of a long command: when the client was told something; 0: not looked at yet */
     uint32_t bad, noise;
     uint32_t rights; /* enum tb_right, in the selected mailbox */
     uint8_t phase, state;
@@ -383,6 +384,11 @@ enum imap_run imap_reply_rc(struct imap_cmd *cmd, enum tb_rc rc);
 enum imap_run imap_reply_buf(struct imap_session *s, struct imap_cmd *cmd, struct tb_buf *b);
 /* imap_unselect: close the view, if any; the session is authenticated only. */
 void imap_unselect(struct imap_session *s);
+/*
+ * imap_still_working: between two slices of a long command: once in imap_progress_s, "* OK [INPROGRESS" (RFC 9585) with
+ * how much of goal is done; goal 0: it is not known. Never within a response.
+ */
+void imap_still_working(struct imap_session *s, uint64_t done, uint64_t goal);
 /* imap_capabilities: the list, true for the session's present state, a blank before each. */
 void imap_capabilities(struct imap_session *s, struct tb_buf *out);
 /* imap_sasl_env: who speaks to whom, for an exchange or for the list of mechanisms. */

@@ -410,6 +410,8 @@ struct tb_op *imap_search_op(struct imap_session *s, struct imap_search *a)
 
 static enum imap_run search_step(struct imap_session *s, struct imap_search *a)
 {
+    uint32_t at = tb_search_at(a->search), goal = tb_view_count(s->view);
+    imap_still_working(s, at == UINT32_MAX ? goal : tb_view_seqno_ceil(s->view, at) - 1, goal);
     tb_search_step(a->search, imap_search_op(s, a));
     return RUN_WAIT;
 }

@@ -73,6 +73,29 @@ void imap_unselect(struct imap_session *s)
     s->read_only = s->gone = s->changed = s->rights_changed = false;
 }
 
+void imap_still_working(struct imap_session *s, uint64_t done, uint64_t goal)
+{
+    uint64_t now = tb_io_now_ns(tb_worker_io(tb_conn_worker(s->conn)));
+    if (s->silent_since_ns == 0) {
+        s->silent_since_ns = now;
+        return;
+    }
+    if (now - s->silent_since_ns < (uint64_t)s->config->imap_progress_s * 1000000000u)
+        return;
+    s->silent_since_ns = now;
+    imap_puts(&s->out, "* OK [INPROGRESS (");
+    imap_put_string(&s->out, s->cmd.tag);
+    if (goal > 0) {
+        imap_putc(&s->out, ' ');
+        imap_put_u64(&s->out, done);
+        imap_putc(&s->out, ' ');
+        imap_put_u64(&s->out, goal);
+        imap_puts(&s->out, ")] Still working\r\n");
+    } else {
+        imap_puts(&s->out, " NIL NIL)] Still working\r\n");
+    }
+}
+
 bool imap_plain_allowed(struct imap_session *s)
 {
     return tb_conn_secure(s->conn) || s->config->plain_login || tb_conn_loopback(s->conn);
@@ -361,6 +384,7 @@ static void end_command(struct imap_session *s)
     if (s->cmd.cleanup)
         s->cmd.cleanup(s, &s->cmd);
     s->cmd = (struct imap_cmd){0};
+    s->silent_since_ns = 0;
     tb_arena_reset(&s->arena);
 }
 

@@ -96,6 +96,7 @@ static enum imap_run sort_found(struct imap_session *s, struct sort_args *a, enu
         *rc = a->search.op.rc;
     if (*rc != TB_OK || a->sorted)
         return RUN_DONE;
+    imap_still_working(s, 0, 0);
     tb_sort_step(a->sort, imap_search_op(s, &a->search));
     return RUN_WAIT;
 }

@@ -66,6 +66,7 @@ static enum imap_run thread_found(struct imap_session *s, struct thread_args *a,
     }
     if (*rc != TB_OK || a->made)
         return RUN_DONE;
+    imap_still_working(s, 0, 0);
     tb_thread_step(a->thread, imap_search_op(s, &a->search));
     return RUN_WAIT;
 }

@@ -187,6 +187,7 @@ static const struct {
     {"ESEARCH", cap_after},
     {"ESORT", cap_after},
     {"I18NLEVEL=1", cap_after},
+    {"INPROGRESS", cap_after},
     {"OBJECTID", cap_after},
     {"PARTIAL", cap_after},
     {"PREVIEW", cap_after},

@@ -199,6 +199,20 @@ def big(d, c, checks, n):
                 wire.equal(order == sorted(order), True, "in order")
 
 
+def progress(d, c, checks, n):
+    """INPROGRESS (RFC 9585): between its slices a search says how far it is, and only upwards."""
+    with checks.step("progress of a search of %d messages" % n):
+        words = b" ".join(b"TEXT nowhere%d" % i for i in range(16))
+        untagged, _ = c.command(b"SEARCH " + words)
+        told = [re.fullmatch(rb'\* OK \[INPROGRESS \("t\d+" (\d+) (\d+)\)\] .*', x[0]) for x in untagged]
+        steps = [(int(m.group(1)), int(m.group(2))) for m in told if m]
+        if not steps:
+            raise AssertionError("nothing was told")
+        wire.equal(steps, sorted(steps), "steps")
+        wire.equal({goal for _, goal in steps}, {n}, "goal")
+        wire.equal(max(done for done, _ in steps) < n, True, "not done yet")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     wire.arguments(parser)
@@ -208,11 +222,13 @@ def main():
     args = parser.parse_args()
     checks = wire.Checks(args.verbose)
     print("seed %d, %d rounds" % (args.seed, args.rounds))
-    with Daemon(build=args.build, io=args.io, accounts=["ann"]) as d, wire.Imap(d, "ann") as c:
+    config = {"imap_progress_s": "0s"}
+    with Daemon(build=args.build, io=args.io, accounts=["ann"], config=config) as d, wire.Imap(d, "ann") as c:
         for seed in range(args.seed, args.seed + args.rounds):
             with checks.step("seed %d" % seed):
                 play(c, seed)
         big(d, c, checks, args.big)
+        progress(d, c, checks, args.big)
     return checks.finish()
 
 

@@ -1,5 +1,5 @@
 /*
- * mailbox.c: tambo mailbox list, create, delete, retention.
+ * mailbox.c: tambo mailbox list, create, delete, retention, acl.
  */
 #include <stdlib.h>
 
@@ -41,6 +41,26 @@ void mailbox_delete(struct tool *t)
     snprintf(question, sizeof(question), "Delete mailbox %.300s of %.200s and its mail?", t->args[1], t->args[0]);
     if (tool_confirm(t, question))
         change(t, "mailbox delete", "deleted");
+}
+
+void mailbox_acl(struct tool *t)
+{
+    json_t *args = json_pack("{s:s, s:s}", "account", t->args[0], "name", t->args[1]), *result, *entry;
+    size_t i;
+
+    if (args && t->args_n == 4) {
+        json_object_set_new(args, "user", json_string(t->args[2]));
+        json_object_set_new(args, "rights", json_string(t->args[3]));
+    }
+    result = client_call(t, "mailbox acl", args);
+    if (result && t->json)
+        print_json(result);
+    else if (result)
+        json_array_foreach (json_object_get(result, "acl"), i, entry)
+            printf("%s%s %s\n", json_is_true(json_object_get(entry, "negative")) ? "-" : "",
+                   json_string_value(json_object_get(entry, "user")),
+                   json_string_value(json_object_get(entry, "rights")));
+    json_decref(result);
 }
 
 void mailbox_retention(struct tool *t)

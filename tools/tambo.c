@@ -17,7 +17,7 @@ static void version_show(struct tool *t);
 struct command {
     const char *name;
     const char *args;
-    int args_n;
+    int args_n;               /* two less will do where the last two stand in brackets */
     unsigned options, needed; /* OPT_ bits */
     void (*run)(struct tool *t);
     const char *help;
@@ -36,6 +36,8 @@ static const struct command commands[] = {
     {"mailbox list", "ACCOUNT", 1, 0, 0, mailbox_list, "list an account's mailboxes"},
     {"mailbox create", "ACCOUNT NAME", 2, 0, 0, mailbox_create, "make a mailbox"},
     {"mailbox delete", "ACCOUNT NAME", 2, OPT_YES, 0, mailbox_delete, "delete a mailbox and its mail"},
+    {"mailbox acl", "ACCOUNT NAME [USER RIGHTS]", 4, 0, 0, mailbox_acl,
+     "show, or change for a user, who may do what in a mailbox"},
     {"mailbox retention", "ACCOUNT NAME", 2, OPT_DAYS | OPT_NONE | OPT_DEFAULT, 0, mailbox_retention,
      "how long messages stay in a mailbox"},
     {"undelete", "ACCOUNT", 1, OPT_MAILBOX | OPT_SINCE | OPT_ALL | OPT_UID | OPT_TO | OPT_LIST, 0, undelete,
@@ -266,7 +268,8 @@ static int run(struct tool *t, int argc, char **argv)
     }
     t->args = argv + words;
     t->args_n = argc - words;
-    if (t->args_n != c->args_n) {
+    bool fewer = strchr(c->args, '[') && t->args_n == c->args_n - 2;
+    if (t->args_n != c->args_n && !fewer) {
         tool_fail(t, EX_USAGE, "usage: tambo %s %s", c->name, c->args);
         return t->exit;
     }

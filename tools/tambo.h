@@ -88,6 +88,7 @@ void account_passwd(struct tool *t);
 void account_delete(struct tool *t);
 void account_list(struct tool *t);
 void account_import(struct tool *t);
+void mailbox_acl(struct tool *t);
 void mailbox_list(struct tool *t);
 void mailbox_create(struct tool *t);
 void mailbox_delete(struct tool *t);

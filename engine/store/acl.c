@@ -11,6 +11,45 @@
 
 #include <stdlib.h>
 
+/* ---- letters ---- */
+
+static const struct {
+    char letter;
+    uint32_t rights;
+} obsolete[] = {{'c', TB_RIGHT_CREATE | TB_RIGHT_DELETE_MAILBOX}, {'d', TB_RIGHT_DELETE | TB_RIGHT_EXPUNGE}};
+
+bool tb_rights_read(struct tb_slice letters, uint32_t *rights)
+{
+    static const char known[] = TB_RIGHTS_LETTERS;
+    *rights = 0;
+    for (size_t i = 0; i < letters.len; i++) {
+        const char *at = letters.ptr[i] != '\0' ? strchr(known, letters.ptr[i]) : NULL;
+        uint32_t more = at ? 1u << (at - known) : 0;
+        for (size_t k = 0; k < TB_ARRAY_LEN(obsolete); k++)
+            more |= letters.ptr[i] == obsolete[k].letter ? obsolete[k].rights : 0;
+        if (more == 0)
+            return false;
+        *rights |= more;
+    }
+    return true;
+}
+
+const char *tb_rights_text(uint32_t rights, char out[TB_RIGHTS_ROOM])
+{
+    static const char known[] = TB_RIGHTS_LETTERS;
+    char *p = out;
+    for (size_t i = 0; known[i] != '\0'; i++)
+        if (rights >> i & 1)
+            *p++ = known[i];
+    for (size_t k = 0; k < TB_ARRAY_LEN(obsolete); k++)
+        if (rights & obsolete[k].rights)
+            *p++ = obsolete[k].letter;
+    *p = '\0';
+    return out;
+}
+
+/* ---- entries ---- */
+
 static enum tb_rc failed_or(struct tb_account *a, enum tb_rc otherwise)
 {
     return tb_shard_sound(a->shard) ? otherwise : TB_IO;

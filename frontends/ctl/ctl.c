@@ -28,6 +28,7 @@ static const struct ctl_verb verbs[] = {
     {"dict list", ctl_dict_list},
     {"dict train", ctl_dict_train},
     {"gc", ctl_gc},
+    {"mailbox acl", ctl_mailbox_acl},
     {"mailbox create", ctl_mailbox_create},
     {"mailbox delete", ctl_mailbox_delete},
     {"mailbox list", ctl_mailbox_list},

@@ -7,6 +7,9 @@
  */
 #include <stdio.h>
 
+#include <tambo/acl.h>
+
+#include "frontends/auth/auth.h"
 #include "frontends/ctl/verbs.h"
 
 enum { LIST_BYTES_MAX = 64 << 20 };
@@ -15,11 +18,14 @@ struct job {
     struct ctl *x;
     struct tb_call call;
     struct tb_account_id id;
-    enum { JOB_LIST, JOB_CREATE, JOB_DELETE, JOB_RETENTION } what;
-    struct tb_slice name; /* borrowed from the request */
-    uint32_t days;        /* retention */
-    json_t *result;       /* owned */
-    const char *why;      /* static, or NULL */
+    enum { JOB_LIST, JOB_CREATE, JOB_DELETE, JOB_RETENTION, JOB_ACL } what;
+    struct tb_slice name;      /* borrowed from the request */
+    uint32_t days;             /* retention */
+    struct tb_acl_entry entry; /* acl; without a name: it is only shown */
+    char user[TB_NAME_MAX + 1];
+    char how;        /* '+', '-', or 0: these rights instead */
+    json_t *result;  /* owned */
+    const char *why; /* static, or NULL */
 };
 
 static json_t *special_uses(uint16_t special)
@@ -86,6 +92,38 @@ static enum tb_rc set_retention(struct tb_account *a, struct job *j)
     return rc;
 }
 
+/* change_acl: the one entry that was named. */
+static enum tb_rc change_acl(struct tb_account *a, uint32_t mbox, const struct job *j)
+{
+    struct tb_acl_entry e = j->entry;
+    uint32_t now = tb_acl_get(a, mbox, e.user, e.negative);
+    e.rights = j->how == '+' ? now | e.rights : j->how == '-' ? now & ~e.rights : e.rights;
+    return tb_acl_set(a, mbox, &e);
+}
+
+/* mailbox_acl: change an entry, if one was named; all of them as they are afterwards. */
+static enum tb_rc mailbox_acl(struct tb_account *a, struct job *j)
+{
+    struct tb_arena arena;
+    struct tb_mailbox m;
+    struct tb_acl_entry *v;
+    size_t n = 0;
+    char text[TB_RIGHTS_ROOM];
+    tb_arena_init(&arena, 256 << 10);
+    enum tb_rc rc = tb_mailbox_find(a, j->name, &arena, &m);
+    if (rc == TB_OK && j->entry.name.len > 0)
+        rc = change_acl(a, m.mbox, j);
+    if (rc == TB_OK)
+        rc = tb_acl_list(a, m.mbox, &arena, &v, &n);
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:s%, s:s, s:b}", "user", v[i].name.ptr, v[i].name.len, "rights",
+                                              tb_rights_text(v[i].rights, text), "negative", v[i].negative));
+    j->result = json_pack("{s:s%, s:o}", "mailbox", j->name.ptr, j->name.len, "acl", list);
+    tb_arena_free(&arena);
+    return rc;
+}
+
 static void job_run(struct tb_call *call, struct tb_worker *owner)
 {
     struct job *j = call->user;
@@ -112,6 +150,12 @@ static void job_run(struct tb_call *call, struct tb_worker *owner)
     case JOB_RETENTION:
         call->rc = set_retention(a, j);
         j->why = call->rc == TB_INVALID ? "not so many days" : NULL;
+        break;
+    case JOB_ACL:
+        call->rc = mailbox_acl(a, j);
+        j->why = call->rc == TB_INVALID ? "the owner has every right"
+                 : call->rc == TB_LIMIT ? "too many entries"
+                                        : NULL;
         break;
     }
     tb_account_close(a);
@@ -141,13 +185,14 @@ static void job_done(struct tb_op *op)
     j->result = NULL;
     if (j->what == JOB_LIST)
         ctl_ok(x, json_pack("{s:o}", "mailboxes", result));
-    else if (j->what == JOB_RETENTION)
+    else if (j->what == JOB_RETENTION || j->what == JOB_ACL)
         ctl_ok(x, result);
     else
         ctl_ok(x, json_pack("{s:s%}", "mailbox", j->name.ptr, j->name.len));
 }
 
-static void job_start(struct ctl *x, int what, uint32_t days)
+/* job_start: as `like` says beside what the request does; NULL: nothing. */
+static void job_start_like(struct ctl *x, int what, uint32_t days, const struct job *like)
 {
     struct tb_slice account = ctl_name(x, ctl_text(x, "account")), name = ctl_text(x, "name");
     struct tb_store *store = tb_worker_store(x->worker);
@@ -173,15 +218,63 @@ static void job_start(struct ctl *x, int what, uint32_t days)
     if (!j)
         return;
     x->drop = job_drop;
-    *j = (struct job){.x = x,
-                      .id = who.id,
-                      .what = (__typeof__(j->what))what,
-                      .name = what == JOB_LIST ? account : name,
-                      .days = days};
+    if (like)
+        *j = *like;
+    j->entry.name = tb_slice_str(j->user);
+    j->x = x;
+    j->id = who.id;
+    j->what = (__typeof__(j->what))what;
+    j->name = what == JOB_LIST ? account : name;
+    j->days = days;
     j->call.run = job_run;
     j->call.user = j;
     j->call.op = (struct tb_op){.done = job_done, .user = j};
     tb_call(x->worker, who.id.shard, &j->call);
+}
+
+static void job_start(struct ctl *x, int what, uint32_t days)
+{
+    job_start_like(x, what, days, NULL);
+}
+
+/* ctl_mailbox_acl: args.user: as IMAP's identifiers (RFC 4314), with "-" in front for rights taken away; args.rights:
+ * letters, with "+" or "-" in front to change what there is; "none". */
+void ctl_mailbox_acl(struct ctl *x)
+{
+    struct tb_slice user = ctl_text(x, "user"), rights = ctl_text(x, "rights");
+    struct tb_identity who;
+    struct job like = {0};
+
+    if ((user.len == 0) != (rights.ptr == NULL)) {
+        ctl_usage(x, "args.user and args.rights come together");
+        return;
+    }
+    if (user.len == 0) {
+        job_start(x, JOB_ACL, 0);
+        return;
+    }
+    like.entry.negative = user.len > 1 && user.ptr[0] == '-';
+    user = tb_slice_sub(user, like.entry.negative, SIZE_MAX);
+    like.how = rights.len > 0 && (rights.ptr[0] == '+' || rights.ptr[0] == '-') ? rights.ptr[0] : '\0';
+    rights = tb_slice_eq(rights, TB_SLICE("none")) ? TB_SLICE("") : tb_slice_sub(rights, like.how != '\0', SIZE_MAX);
+    if (!tb_rights_read(rights, &like.entry.rights)) {
+        ctl_usage(x, "args.rights: letters of " TB_RIGHTS_LETTERS ", with + or - in front; or none");
+        return;
+    }
+    if (tb_slice_eq(user, TB_SLICE("anyone")) || tb_slice_eq(user, TB_SLICE("authenticated"))) {
+        like.entry.user = user.len == sizeof("anyone") - 1 ? TB_ACL_ANYONE : TB_ACL_AUTHENTICATED;
+        snprintf(like.user, sizeof(like.user), "%.*s", (int)user.len, user.ptr);
+    } else if (tb_name_resolve(tb_worker_store(x->worker), x->cfg, user, &who, NULL) == TB_OK) {
+        like.entry.user = who.id.acct;
+        memcpy(like.user, who.name, sizeof(like.user));
+        explicit_bzero(who.secret, sizeof(who.secret));
+    } else {
+        snprintf(like.user, sizeof(like.user), "%.*s", (int)(user.len < TB_NAME_MAX ? user.len : TB_NAME_MAX),
+                 user.ptr);
+        ctl_fail(x, TB_NOTFOUND, like.user, "no such user");
+        return;
+    }
+    job_start_like(x, JOB_ACL, 0, &like);
 }
 
 void ctl_mailbox_list(struct ctl *x)

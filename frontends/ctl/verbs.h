@@ -47,6 +47,7 @@ void ctl_account_import(struct ctl *x);
 void ctl_backup_start(struct ctl *x);
 void ctl_backup_stop(struct ctl *x);
 void ctl_backup_wait(struct ctl *x);
+void ctl_mailbox_acl(struct ctl *x);
 void ctl_mailbox_list(struct ctl *x);
 void ctl_mailbox_create(struct ctl *x);
 void ctl_mailbox_delete(struct ctl *x);

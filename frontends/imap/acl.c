@@ -16,30 +16,15 @@ struct acl_args {
     uint32_t rights;
 };
 
-static const struct {
-    char letter;
-    uint32_t rights;
-} obsolete[] = {{'c', TB_RIGHT_CREATE | TB_RIGHT_DELETE_MAILBOX}, {'d', TB_RIGHT_DELETE | TB_RIGHT_EXPUNGE}};
-
 /* mod-rights = astring: [+-] and rights; lower case, and none that we do not know (RFC 4314 3.1) */
 static void mod_rights(struct imap_parser *p, struct acl_args *a)
 {
-    static const char letters[] = TB_RIGHTS_LETTERS;
     struct tb_slice text = imap_astring(p);
-    size_t i = 0;
-    if (text.len > 0 && (text.ptr[0] == '+' || text.ptr[0] == '-')) {
+    bool modifies = text.len > 0 && (text.ptr[0] == '+' || text.ptr[0] == '-');
+    if (modifies)
         a->change = text.ptr[0] == '+' ? ACL_ADD : ACL_REMOVE;
-        i = 1;
-    }
-    for (; i < text.len; i++) {
-        const char *at = text.ptr[i] != '\0' ? strchr(letters, text.ptr[i]) : NULL;
-        uint32_t rights = at ? 1u << (at - letters) : 0;
-        for (size_t k = 0; k < TB_ARRAY_LEN(obsolete); k++)
-            rights |= text.ptr[i] == obsolete[k].letter ? obsolete[k].rights : 0;
-        if (rights == 0)
-            imap_fail(p, "BAD No such right");
-        a->rights |= rights;
-    }
+    if (!tb_rights_read(tb_slice_sub(text, modifies, SIZE_MAX), &a->rights))
+        imap_fail(p, "BAD No such right");
 }
 
 /*
@@ -66,20 +51,6 @@ void imap_parse_acl(struct imap_parser *p, struct imap_cmd *cmd)
         return;
     imap_sp(p);
     mod_rights(p, a);
-}
-
-const char *imap_rights_text(uint32_t rights, char out[IMAP_RIGHTS_ROOM])
-{
-    static const char letters[] = TB_RIGHTS_LETTERS;
-    char *p = out;
-    for (size_t i = 0; letters[i] != '\0'; i++)
-        if (rights >> i & 1)
-            *p++ = letters[i];
-    for (size_t k = 0; k < TB_ARRAY_LEN(obsolete); k++)
-        if (rights & obsolete[k].rights)
-            *p++ = obsolete[k].letter;
-    *p = '\0';
-    return out;
 }
 
 /* identify: whom an identifier means, in its canonical form. False: nobody. */
@@ -225,7 +196,7 @@ static void work_get(struct imap_errand *e, struct tb_worker *w, struct tb_accou
 
 static void put_entry(struct imap_session *s, bool negative, struct tb_slice name, uint32_t rights)
 {
-    char text[IMAP_RIGHTS_ROOM], *dashed = tb_arena_alloc(&s->arena, name.len + 1);
+    char text[TB_RIGHTS_ROOM], *dashed = tb_arena_alloc(&s->arena, name.len + 1);
     if (!dashed)
         return;
     dashed[0] = '-';
@@ -233,7 +204,7 @@ static void put_entry(struct imap_session *s, bool negative, struct tb_slice nam
     imap_putc(&s->out, ' ');
     imap_put_astring(&s->out, tb_slice(dashed + !negative, name.len + negative));
     imap_putc(&s->out, ' ');
-    imap_puts(&s->out, imap_rights_text(rights, text));
+    imap_puts(&s->out, tb_rights_text(rights, text));
 }
 
 /* owner_of: the name of the account whose mailbox this is: the session's own, or the level behind the namespace's. */
@@ -275,7 +246,7 @@ enum imap_run imap_run_listrights(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct acl_args *a = cmd->args;
     struct tb_acl_entry who = {0};
-    char text[IMAP_RIGHTS_ROOM];
+    char text[TB_RIGHTS_ROOM];
     enum imap_run run;
     if (!cmd->state && !identify(s, a->identifier, &who))
         return imap_reply(cmd, "NO [CANNOT] No such user");
@@ -288,7 +259,7 @@ enum imap_run imap_run_listrights(struct imap_session *s, struct imap_cmd *cmd)
     imap_putc(&s->out, ' ');
     imap_put_astring(&s->out, a->identifier);
     imap_puts(&s->out, owner ? " " : " \"\"");
-    const char *p = imap_rights_text(TB_RIGHTS_ALL, text);
+    const char *p = tb_rights_text(TB_RIGHTS_ALL, text);
     if (owner)
         imap_puts(&s->out, p);
     for (; !owner && *p != '\0'; p++) { /* none is tied to another */
@@ -311,7 +282,7 @@ static void work_mine(struct imap_errand *e, struct tb_worker *w, struct tb_acco
 enum imap_run imap_run_myrights(struct imap_session *s, struct imap_cmd *cmd)
 {
     const struct acl_args *a = cmd->args;
-    char text[IMAP_RIGHTS_ROOM];
+    char text[TB_RIGHTS_ROOM];
     enum imap_run run;
     const struct imap_errand *e = begin(s, cmd, NULL, work_mine, &run);
     if (!e)
@@ -319,7 +290,7 @@ enum imap_run imap_run_myrights(struct imap_session *s, struct imap_cmd *cmd)
     imap_puts(&s->out, "* MYRIGHTS ");
     imap_put_mailbox(&s->out, a->mailbox);
     imap_putc(&s->out, ' ');
-    imap_puts(&s->out, imap_rights_text(e->rights, text));
+    imap_puts(&s->out, tb_rights_text(e->rights, text));
     imap_puts(&s->out, "\r\n");
     return imap_reply(cmd, "OK MYRIGHTS completed");
 }

@@ -511,11 +511,6 @@ struct imap_gather {
 bool imap_gather(struct imap_session *s, struct imap_gather *g, bool others);
 void imap_gather_end(struct imap_gather *g);
 
-/* ---- acl.c ---- */
-enum { IMAP_RIGHTS_ROOM = 16 };
-/* imap_rights_text: rights with the obsolete c and d (RFC 4314 2.1.1). */
-const char *imap_rights_text(uint32_t rights, char out[IMAP_RIGHTS_ROOM]);
-
 /* ---- the verbs: one parse and one run function each ---- */
 #define IMAP_VERB(name) \
     void imap_parse_##name(struct imap_parser *p, struct imap_cmd *cmd); \

@@ -340,11 +340,11 @@ static void put_attributes(struct imap_session *s, const struct list_args *a, co
 /* put_rights: RFC 8440 3: of mailboxes that are there. */
 static void put_rights(struct imap_session *s, struct tb_slice name, uint32_t rights)
 {
-    char text[IMAP_RIGHTS_ROOM];
+    char text[TB_RIGHTS_ROOM];
     imap_puts(&s->out, "* MYRIGHTS ");
     imap_put_mailbox(&s->out, name);
     imap_putc(&s->out, ' ');
-    imap_puts(&s->out, imap_rights_text(rights, text));
+    imap_puts(&s->out, tb_rights_text(rights, text));
     imap_puts(&s->out, "\r\n");
 }
 

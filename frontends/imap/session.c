@@ -353,7 +353,8 @@ static enum imap_run phase_look(struct imap_session *s)
         s->phase = PHASE_REPLY;
         return RUN_MORE;
     }
-    if (s->state != IMAP_NOT_AUTHENTICATED && !imap_at_home(s) && !imap_verb_abroad(s->cmd.verb)) {
+    bool away = !imap_at_home(s) || !s->account; /* or on its way home */
+    if (s->state != IMAP_NOT_AUTHENTICATED && away && !imap_verb_abroad(s->cmd.verb)) {
         if (!s->view && !imap_sit(s, s->account_id, &rc))
             return RUN_WAIT;
         if (!imap_at_home(s) || !s->account) {

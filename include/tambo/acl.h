@@ -28,6 +28,13 @@ enum tb_right { /* bits, in the order of TB_RIGHTS_LETTERS */
 #define TB_RIGHTS_LETTERS "lrswipkxtea"
 enum { TB_ACL_MAX = 64 }; /* entries of a mailbox */
 
+enum { TB_RIGHTS_ROOM = 16 };
+/* tb_rights_read: letters to bits; "c" means "k" and "x", "d" means "t" and "e" (RFC 4314 2.1.1). False: another one.
+ */
+bool tb_rights_read(struct tb_slice letters, uint32_t *rights) TB_USE_RESULT;
+/* tb_rights_text: back, with "c" and "d" where one of what they mean is there. Returns out. */
+const char *tb_rights_text(uint32_t rights, char out[TB_RIGHTS_ROOM]);
+
 /* Users that are no accounts. */
 #define TB_ACL_ANYONE 0
 #define TB_ACL_AUTHENTICATED UINT32_MAX

@@ -48,6 +48,9 @@ AUTHENTICATED = [
     ('LIST "" {m}',                                           "OK+LIST",       "OK",   "OK+LIST",         "OK+LIST",         "OK+LIST"),
     ('LIST "" {m} RETURN (MYRIGHTS STATUS (MESSAGES))',       "OK+LIST+MYRIGHTS+STATUS", "OK", "OK+LIST+MYRIGHTS", "OK+LIST+MYRIGHTS+STATUS", "OK+LIST+MYRIGHTS+STATUS"),
     ('XLIST "" {m}',                                          "OK+XLIST",      "OK",   "OK+XLIST",        "OK+XLIST",        "OK+XLIST"),
+    ("GETQUOTAROOT {m}",                                      "OK+QUOTAROOT",  NE,     NP,                "OK+QUOTAROOT",    "OK+QUOTAROOT"),
+    ("SETMETADATA {m} (/shared/comment x)",                   "OK",            NE,     NP,                NP,                "OK"),
+    ("GETMETADATA {m} /shared/comment",                       "OK+METADATA",   NE,     NP,                "OK+METADATA",     "OK+METADATA"),
     ("SUBSCRIBE {m}",                                         "OK",            "OK",   "OK",              "OK",              "OK"),
     ('LSUB "" {m}',                                           "OK+LSUB",       "OK+LSUB", "OK+LSUB",      "OK+LSUB",         "OK+LSUB"),
     ("UNSUBSCRIBE {m}",                                       "OK",            "OK",   "OK",              "OK",              "OK"),
@@ -65,10 +68,6 @@ AUTHENTICATED = [
 SELECTING = [
     ("EXAMINE {m}",                                           "OK+FLAGS",      NE,     NP,                "OK+FLAGS",        "OK+FLAGS"),
     ("SELECT {m}",                                            "OK+FLAGS",      NE,     NP,                "OK+FLAGS",        "OK+FLAGS"),
-]
-# Quota of what is not one's own is its owner's affair, whatever is there. (With one selected it is refused.)
-PERSONAL = [
-    ("GETQUOTAROOT {m}",                                      "OK+QUOTAROOT",  NP,     NP,                NP,                NP),
 ]
 # With one's own INBOX selected: where to.
 TARGET = [
@@ -129,8 +128,8 @@ def ask(imap, text):
 
 def matches(wanted, word, names):
     first, *more = wanted.split("+")
-    kinds = {"MYRIGHTS", "LISTRIGHTS", "ACL", "STATUS", "LIST", "XLIST", "LSUB", "QUOTAROOT", "QUOTA", "SEARCH", "SORT",
-             "THREAD"}
+    kinds = {"MYRIGHTS", "LISTRIGHTS", "ACL", "STATUS", "LIST", "XLIST", "LSUB", "QUOTAROOT", "QUOTA", "METADATA", "SEARCH",
+             "SORT", "THREAD"}
     return word == first and set(more) <= names and not (names & kinds) - set(more) - {"QUOTA"}
 
 
@@ -199,7 +198,7 @@ class World:
     # ---- the parts ----
 
     def authenticated(self):
-        for row in AUTHENTICATED + PERSONAL + SELECTING:
+        for row in AUTHENTICATED + SELECTING:
             self.row(row, "authenticated")
 
     def abroad(self):
@@ -210,12 +209,7 @@ class World:
             self.row(row, "abroad")
         for row in SELECTING:
             self.row(row, "abroad", before=lambda: self.bob.command(b'SELECT "Other Users/ann/Read"'))
-        for row in PERSONAL:
-            self.bob.command(b'SELECT "Other Users/ann/Read"')
-            refused = (row[0],) + ("CANNOT",) * 5
-            self.row(refused, "abroad")
         self.bob.command(b"UNSELECT")
-        self.row(PERSONAL[0], "home again")
 
     def everything(self):
         """Whole lists, and what is not asked for by name."""
@@ -258,7 +252,7 @@ class World:
         """Every verb there is stands in a table."""
         with open(os.path.join(ROOT, "frontends", "imap", "verbs.c"), encoding="utf-8") as f:
             there = set(re.findall(r'^    \{"([A-Z ]+)", (?:ANY|OUT|IN|SEL)', f.read(), re.M))
-        rows = AUTHENTICATED + SELECTING + PERSONAL + TARGET + SELECTED + LAST
+        rows = AUTHENTICATED + SELECTING + TARGET + SELECTED + LAST
         told = {" ".join(re.match(r"(UID )?([A-Z]+)", row[0]).group(0).split()) for row in rows} | NO_MAILBOX
         self.verdict("every verb stands in a table", there <= told, "not there: %s" % sorted(there - told))
 

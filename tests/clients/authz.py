@@ -35,71 +35,84 @@ COLUMNS = {
 }
 ABSENT = ("nobody", "none", "hidden")  # must be one and the same
 
-# What comes back: OK, the code of a NO, or BAD; with +NAME for each kind of untagged response that must be there.
-NE, NP, TC = "NONEXISTENT", "NOPERM", "TRYCREATE"
-AUTHENTICATED = [
-    # command; in it {m} is the mailbox, {m/x} one below it   own              absent  look               read               full
-    ("MYRIGHTS {m}",                                          "OK+MYRIGHTS",   NE,     "OK+MYRIGHTS",     "OK+MYRIGHTS",     "OK+MYRIGHTS"),
-    ("LISTRIGHTS {m} carol",                                  "OK+LISTRIGHTS", NE,     NP,                NP,                "OK+LISTRIGHTS"),
-    ("GETACL {m}",                                            "OK+ACL",        NE,     NP,                NP,                "OK+ACL"),
-    ("SETACL {m} carol l",                                    "OK",            NE,     NP,                NP,                "OK"),
-    ("DELETEACL {m} carol",                                   "OK",            NE,     NP,                NP,                "OK"),
-    ("STATUS {m} (MESSAGES UIDVALIDITY MAILBOXID)",           "OK+STATUS",     NE,     NP,                "OK+STATUS",       "OK+STATUS"),
-    ('LIST "" {m}',                                           "OK+LIST",       "OK",   "OK+LIST",         "OK+LIST",         "OK+LIST"),
-    ('LIST "" {m} RETURN (MYRIGHTS STATUS (MESSAGES))',       "OK+LIST+MYRIGHTS+STATUS", "OK", "OK+LIST+MYRIGHTS", "OK+LIST+MYRIGHTS+STATUS", "OK+LIST+MYRIGHTS+STATUS"),
-    ('XLIST "" {m}',                                          "OK+XLIST",      "OK",   "OK+XLIST",        "OK+XLIST",        "OK+XLIST"),
-    ("GETQUOTAROOT {m}",                                      "OK+QUOTAROOT",  NE,     NP,                "OK+QUOTAROOT",    "OK+QUOTAROOT"),
-    ("SETMETADATA {m} (/shared/comment x)",                   "OK",            NE,     NP,                NP,                "OK"),
-    ("GETMETADATA {m} /shared/comment",                       "OK+METADATA",   NE,     NP,                "OK+METADATA",     "OK+METADATA"),
-    ("SUBSCRIBE {m}",                                         "OK",            "OK",   "OK",              "OK",              "OK"),
-    ('LSUB "" {m}',                                           "OK+LSUB",       "OK+LSUB", "OK+LSUB",      "OK+LSUB",         "OK+LSUB"),
-    ("UNSUBSCRIBE {m}",                                       "OK",            "OK",   "OK",              "OK",              "OK"),
-    ("APPEND {m} {message}",                                  "OK",            TC,     NP,                NP,                "OK"),
-    ("CREATE {m}",                                            "ALREADYEXISTS", NP,     NP,                NP,                NP),
-    ("CREATE {m/x}",                                          "OK",            NP,     NP,                NP,                "OK"),
-    ("RENAME {m/x} {m/y}",                                    "OK",            NE,     NE,                NE,                "OK"),
-    ("RENAME {m/y} Stolen",                                   "OK",            "CANNOT", "CANNOT",        "CANNOT",          "CANNOT"),
-    ("DELETE {m/y}",                                          NE,              NE,     NE,                NE,                "OK"),
-    ("DELETE {m/x}",                                          NE,              NE,     NE,                NE,                NE),
-    ("RENAME {m} {mm}",                                       "OK",            NE,     NP,                NP,                NP),
-    ("RENAME {mm} {m}",                                       "OK",            NE,     NE,                NE,                NE),
-]
+
+def table(text):
+    """Rows of cells. The first is the command, in it {m} the mailbox and {m/x} one below it. The others, a column each,
+    are what comes back: OK, the code of a NO, or BAD; with +NAME for each kind of untagged response there must be."""
+    codes = {"NE": "NONEXISTENT", "NP": "NOPERM", "TC": "TRYCREATE"}
+    rows = [[cell.strip() for cell in line.split("| ")] for line in text.strip().split("\n")[1:]]
+    return [(command, *(codes.get(cell, cell) for cell in cells)) for command, *cells in rows]
+
+
+AUTHENTICATED = table(r"""
+command                             | own             | absent | look            | read            | full
+MYRIGHTS {m}                        | OK+MYRIGHTS     | NE     | OK+MYRIGHTS     | OK+MYRIGHTS     | OK+MYRIGHTS
+LISTRIGHTS {m} carol                | OK+LISTRIGHTS   | NE     | NP              | NP              | OK+LISTRIGHTS
+GETACL {m}                          | OK+ACL          | NE     | NP              | NP              | OK+ACL
+SETACL {m} carol l                  | OK              | NE     | NP              | NP              | OK
+DELETEACL {m} carol                 | OK              | NE     | NP              | NP              | OK
+STATUS {m} (UIDVALIDITY MAILBOXID)  | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
+STATUS {m} (MESSAGES)               | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
+LIST "" {m}                         | OK+LIST         | OK     | OK+LIST         | OK+LIST         | OK+LIST
+LIST "" {m} RETURN (MYRIGHTS)       | OK+LIST+MYRIGHTS| OK     | OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS
+LIST "" {m} RETURN (STATUS (UNSEEN))| OK+LIST+STATUS  | OK     | OK+LIST         | OK+LIST+STATUS  | OK+LIST+STATUS
+XLIST "" {m}                        | OK+XLIST        | OK     | OK+XLIST        | OK+XLIST        | OK+XLIST
+GETQUOTAROOT {m}                    | OK+QUOTAROOT    | NE     | NP              | OK+QUOTAROOT    | OK+QUOTAROOT
+SETMETADATA {m} (/shared/comment x) | OK              | NE     | NP              | NP              | OK
+GETMETADATA {m} /shared/comment     | OK+METADATA     | NE     | NP              | OK+METADATA     | OK+METADATA
+SUBSCRIBE {m}                       | OK              | OK     | OK              | OK              | OK
+LSUB "" {m}                         | OK+LSUB         | OK+LSUB| OK+LSUB         | OK+LSUB         | OK+LSUB
+UNSUBSCRIBE {m}                     | OK              | OK     | OK              | OK              | OK
+APPEND {m} {message}                | OK              | TC     | NP              | NP              | OK
+CREATE {m}                          | ALREADYEXISTS   | NP     | NP              | NP              | NP
+CREATE {m/x}                        | OK              | NP     | NP              | NP              | OK
+RENAME {m/x} {m/y}                  | OK              | NE     | NE              | NE              | OK
+RENAME {m/y} Stolen                 | OK              | CANNOT | CANNOT          | CANNOT          | CANNOT
+DELETE {m/y}                        | NE              | NE     | NE              | NE              | OK
+DELETE {m/x}                        | NE              | NE     | NE              | NE              | NE
+RENAME {m} {mm}                     | OK              | NE     | NP              | NP              | NP
+RENAME {mm} {m}                     | OK              | NE     | NE              | NE              | NE
+""")
 # These leave another mailbox selected, or none: run alone, not with one selected before.
-SELECTING = [
-    ("EXAMINE {m}",                                           "OK+FLAGS",      NE,     NP,                "OK+FLAGS",        "OK+FLAGS"),
-    ("SELECT {m}",                                            "OK+FLAGS",      NE,     NP,                "OK+FLAGS",        "OK+FLAGS"),
-]
+SELECTING = table(r"""
+command    | own     | absent| look| read    | full
+EXAMINE {m}| OK+FLAGS| NE    | NP  | OK+FLAGS| OK+FLAGS
+SELECT {m} | OK+FLAGS| NE    | NP  | OK+FLAGS| OK+FLAGS
+""")
 # With one's own INBOX selected: where to.
-TARGET = [
-    ("COPY 1 {m}",                                            "OK",            TC,     NP,                NP,                "OK"),
-    ("UID COPY 1 {m}",                                        "OK",            TC,     NP,                NP,                "OK"),
-    ("MOVE 1 {m}",                                            "OK",            TC,     NP,                NP,                "OK"),
-    ("UID MOVE 1:* {m}",                                      "OK",            TC,     NP,                NP,                "OK"),
-]
-LAST = [
-    ("DELETE {m}",                                            "OK",            NE,     NP,                NP,                "OK"),
-]
-# What is selected.                                            own          read         full
-SELECTED = [
-    ("CHECK",                                                  "OK",        "OK",        "OK"),
-    ("FETCH 1 (FLAGS BODY[])",                                 "OK+FETCH",  "OK+FETCH",  "OK+FETCH"),
-    ("UID FETCH 1 (FLAGS)",                                    "OK+FETCH",  "OK+FETCH",  "OK+FETCH"),
-    ("SEARCH ALL",                                             "OK+SEARCH", "OK+SEARCH", "OK+SEARCH"),
-    ("UID SEARCH ALL",                                         "OK+SEARCH", "OK+SEARCH", "OK+SEARCH"),
-    ("SORT (SUBJECT) UTF-8 ALL",                               "OK+SORT",   "OK+SORT",   "OK+SORT"),
-    ("UID SORT (SUBJECT) UTF-8 ALL",                           "OK+SORT",   "OK+SORT",   "OK+SORT"),
-    ("THREAD REFERENCES UTF-8 ALL",                            "OK+THREAD", "OK+THREAD", "OK+THREAD"),
-    ("UID THREAD REFERENCES UTF-8 ALL",                        "OK+THREAD", "OK+THREAD", "OK+THREAD"),
-    ("STORE 1 +FLAGS (\\Flagged)",                             "OK+FETCH",  NP,          "OK+FETCH"),
-    ("STORE 1 +FLAGS ($Keyword)",                              "OK+FETCH",  NP,          "OK+FETCH"),
-    ("UID STORE 1 FLAGS (\\Seen)",                             "OK+FETCH",  NP,          "OK+FETCH"),
-    ("MOVE 1 Archive",                                         "OK",        NP,          "OK"),
-    ("COPY 1 Archive",                                         "OK",        "OK",        "OK"),
-    ("STORE 1 +FLAGS (\\Deleted)",                             "OK+FETCH",  NP,          "OK+FETCH"),
-    ("UID EXPUNGE 1",                                          "OK",        NP,          "OK"),
-    ("EXPUNGE",                                                "OK",        NP,          "OK"),
-    ("CLOSE",                                                  "OK",        "OK",        "OK"),
-]
+TARGET = table(r"""
+command         | own| absent| look| read| full
+COPY 1 {m}      | OK | TC    | NP  | NP  | OK
+UID COPY 1 {m}  | OK | TC    | NP  | NP  | OK
+MOVE 1 {m}      | OK | TC    | NP  | NP  | OK
+UID MOVE 1:* {m}| OK | TC    | NP  | NP  | OK
+""")
+LAST = table(r"""
+command   | own| absent| look| read| full
+DELETE {m}| OK | NE    | NP  | NP  | OK
+""")
+# Of what is selected.
+SELECTED = table(r"""
+command                        | own      | read     | full
+CHECK                          | OK       | OK       | OK
+FETCH 1 (FLAGS BODY[])         | OK+FETCH | OK+FETCH | OK+FETCH
+UID FETCH 1 (FLAGS)            | OK+FETCH | OK+FETCH | OK+FETCH
+SEARCH ALL                     | OK+SEARCH| OK+SEARCH| OK+SEARCH
+UID SEARCH ALL                 | OK+SEARCH| OK+SEARCH| OK+SEARCH
+SORT (SUBJECT) UTF-8 ALL       | OK+SORT  | OK+SORT  | OK+SORT
+UID SORT (SUBJECT) UTF-8 ALL   | OK+SORT  | OK+SORT  | OK+SORT
+THREAD REFERENCES UTF-8 ALL    | OK+THREAD| OK+THREAD| OK+THREAD
+UID THREAD REFERENCES UTF-8 ALL| OK+THREAD| OK+THREAD| OK+THREAD
+STORE 1 +FLAGS (\Flagged)      | OK+FETCH | NP       | OK+FETCH
+STORE 1 +FLAGS ($Keyword)      | OK+FETCH | NP       | OK+FETCH
+UID STORE 1 FLAGS (\Seen)      | OK+FETCH | NP       | OK+FETCH
+MOVE 1 Archive                 | OK       | NP       | OK
+COPY 1 Archive                 | OK       | OK       | OK
+STORE 1 +FLAGS (\Deleted)      | OK+FETCH | NP       | OK+FETCH
+UID EXPUNGE 1                  | OK       | NP       | OK
+EXPUNGE                        | OK       | NP       | OK
+CLOSE                          | OK       | OK       | OK
+""")
 NO_MAILBOX = {
     "AUTHENTICATE", "CAPABILITY", "COMPRESS", "ENABLE", "ID", "LOGIN", "LOGOUT", "NAMESPACE", "NOOP", "STARTTLS",
     "IDLE", "UNSELECT",                 # they say what sync says: dialogue shared.txt
@@ -128,8 +141,8 @@ def ask(imap, text):
 
 def matches(wanted, word, names):
     first, *more = wanted.split("+")
-    kinds = {"MYRIGHTS", "LISTRIGHTS", "ACL", "STATUS", "LIST", "XLIST", "LSUB", "QUOTAROOT", "QUOTA", "METADATA", "SEARCH",
-             "SORT", "THREAD"}
+    kinds = {"MYRIGHTS", "LISTRIGHTS", "ACL", "STATUS", "LIST", "XLIST", "LSUB", "QUOTAROOT", "QUOTA", "METADATA",
+             "SEARCH", "SORT", "THREAD"}
     return word == first and set(more) <= names and not (names & kinds) - set(more) - {"QUOTA"}
 
 

@@ -36,8 +36,9 @@ DOORS = {
 # Each third-party header is included in exactly one folder (more where the others only print what the first reads).
 THIRD_PARTY = {
     "liburing.h": ["engine/io"], "openssl/": ["engine/crypto"], "zstd.h": ["engine/codec"],
-    "zdict.h": ["engine/codec"], "zlib.h": ["engine/codec"], "lmdb.h": ["engine/index"], "confuse.h": ["frontends/config"],
-    "crypt.h": ["frontends/auth"], "argon2.h": ["frontends/auth"], "jansson.h": ["frontends/ctl", "tools", "bench"],
+    "zdict.h": ["engine/codec"], "zlib.h": ["engine/codec"], "lmdb.h": ["engine/index"],
+    "confuse.h": ["frontends/config"], "crypt.h": ["frontends/auth"],
+    "argon2.h": ["frontends/auth"], "jansson.h": ["frontends/ctl", "tools", "bench"],
     "utf8proc.h": ["engine/mime"], "iconv.h": ["engine/mime"], "microhttpd.h": ["frontends/http"],
     "cmocka.h": ["tests"],
 }

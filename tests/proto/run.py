@@ -75,7 +75,8 @@ class Dialogue:
             self.own_daemon = True
         elif word == "port" and not self.items:
             self.port = rest
-        elif word in ("port", "starttls", "compress", "account", "deliver", "append", "shutdown", "close", "restart", "crash"):
+        elif word in ("port", "starttls", "compress", "account", "deliver", "append", "shutdown", "close", "restart",
+                      "crash"):
             self.own_daemon = self.own_daemon or word in ("restart", "crash")
             self.accounts += word == "account"
             self.items.append(item)

@@ -644,9 +644,9 @@ static void test_flips(void **state)
     for (unsigned long i = first_number; i < first_number + damages; i++)
         one(&t, ledger, i);
     print_message(
-        "seed %lu: %lu damages: %lu harmless, %lu noted (an index copy), %lu found by the check, %lu also met by the server: %lu by "
-        "refusing messages, %lu by failing closed, %lu by a crash, %lu by refusing to start; %lu healed by a "
-        "restart, %lu by --repair, %lu need a backup; 0 wrong answers, 0 deaths of the check\n",
+        "seed %lu: %lu damages: %lu harmless, %lu noted (an index copy), %lu found by the check, %lu also met by the "
+        "server: %lu by refusing messages, %lu by failing closed, %lu by a crash, %lu by refusing to start; %lu healed "
+        "by a restart, %lu by --repair, %lu need a backup; 0 wrong answers, 0 deaths of the check\n",
         first_seed, damages, t.harmless, t.noted, t.by_check, t.by_server, t.quarantined, t.failed_closed, t.crashes,
         t.refused, t.healed, t.repaired, t.lost);
     (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);

@@ -188,6 +188,7 @@ static void fetch_att(struct imap_parser *p, struct imap_fetch *f)
     for (size_t i = 0; i < TB_ARRAY_LEN(kinds); i++) {
         if (tb_slice_ieq(name, tb_slice_str(kinds[i]->name))) {
             add_kind(p, f, kinds[i]);
+            f->uid_asked |= kinds[i] == &kind_uid;
             return;
         }
     }
@@ -316,9 +317,7 @@ bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct
     char *p = imap_room(&s->out, room);
     if (!p)
         return false;
-    p = IMAP_FMT(p, "* ");
-    p = imap_fmt_u64(p, seqno);
-    p = IMAP_FMT(p, " FETCH (");
+    p = imap_fmt_fetch(s, p, seqno, row->uid);
     for (size_t i = 0; i < f->kinds_n; i++) {
         p = f->kinds[i]->put(p, &m);
         *p++ = ' ';
@@ -364,6 +363,13 @@ static enum tb_rc changed_only(struct imap_session *s, struct imap_fetch *f, boo
     return rc;
 }
 
+/* leave_out_uid: a UID FETCH has it as the first of its items. */
+static void leave_out_uid(struct imap_fetch *f)
+{
+    f->kinds_n--;
+    memmove(&f->kinds[0], &f->kinds[1], f->kinds_n * sizeof f->kinds[0]);
+}
+
 static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, struct imap_fetch *f)
 {
     bool uid = cmd->verb->flags & VERB_UID;
@@ -373,6 +379,8 @@ static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, s
         return imap_reply(cmd, "BAD ENABLE QRESYNC first");
     if (tells_modseq(f))
         imap_condstore(s);
+    if (s->enabled & IMAP_UIDONLY && !f->uid_asked) /* the response begins with it: RFC 9586 3.3 */
+        leave_out_uid(f);
     enum tb_rc rc = imap_set_resolve(s, &f->set, uid, &f->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");

@@ -91,6 +91,7 @@ struct imap_fetch { /* arena; args and state of one FETCH */
     bool needs_parts, sets_seen;
     bool may_scan; /* something is asked for that a message without stored texts must be scanned for */
     bool has_changedsince, vanished;
+    bool uid_asked; /* UID was among the items */
     uint64_t changedsince;
     struct imap_partial partial;
     /* run */

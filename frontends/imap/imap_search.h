@@ -21,6 +21,7 @@ struct imap_search {
     bool from_end;                        /* PARTIAL counts from the end */
     uint32_t partial_first, partial_last; /* as sent, in order, without sign */
     bool modseq;                          /* a MODSEQ key: the answer tells the highest one found */
+    bool seqnos;                          /* a key of sequence numbers */
     /* run */
     uint64_t highest;
     struct tb_search *search; /* owned */
@@ -38,7 +39,7 @@ void imap_search_return(struct imap_parser *p, struct imap_search *a);
 void imap_search_criteria(struct imap_parser *p, struct imap_search *a);
 /*
  * imap_search_find: search as far as it goes. RUN_DONE: *rc says how it ended, and tb_search_found(a->search) what was
- * found; RUN_WAIT: call again. INVALID: a sequence number that does not exist.
+ * found; RUN_WAIT: call again. INVALID: a sequence number that does not exist, or any with UIDONLY.
  */
 enum imap_run imap_search_find(struct imap_session *s, struct imap_search *a, enum tb_rc *rc);
 /* imap_search_op: the op for the next step of a search, a sort or a thread; the connection goes on when it is done. */

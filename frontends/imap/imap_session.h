@@ -160,7 +160,8 @@ enum {
     VERB_SHIFTS = 1, /* EXPUNGE responses may come before its tagged reply */
     VERB_UID = 2,    /* a UID command: sets are UIDs, FETCH responses carry UID */
     VERB_QUIET = 4,  /* the selected mailbox is not looked at afterwards */
-    VERB_LOOK = 8    /* ... but before: the set may name what arrived meanwhile */
+    VERB_LOOK = 8,   /* ... but before: the set may name what arrived meanwhile */
+    VERB_SEQ = 16    /* its set is of sequence numbers: not with UIDONLY */
 };
 struct imap_verb {
     const char *name;
@@ -276,11 +277,13 @@ bool imap_sync(struct imap_session *s, uint8_t how);
  * refresh. */
 bool imap_settle(struct imap_session *s, uint8_t how);
 void imap_sync_abandon(struct imap_session *s);
+/* imap_fmt_fetch: "* n FETCH (", with UIDONLY "* uid UIDFETCH (" (RFC 9586 3.3); IMAP_U64_ROOM + 16 bytes. */
+char *imap_fmt_fetch(const struct imap_session *s, char *p, uint32_t seqno, uint32_t uid);
 /* imap_keywords_load: names of the selected mailbox's keywords. LIMIT. */
 enum tb_rc imap_keywords_load(struct imap_session *s, struct tb_arena *arena, struct imap_keywords *k) TB_USE_RESULT;
 /*
  * imap_put_flags: "* n FETCH (...)" of a message whose flags are told. UID and MODSEQ come too where what was enabled
- * wants them (RFC 7162 3.1, 3.2.4). False: no memory.
+ * wants them (RFC 7162 3.1, 3.2.4). With UIDONLY "* uid UIDFETCH (...)", without UID (RFC 9586 3.3). False: no memory.
  */
 enum { TELL_FLAGS = 1, TELL_UID = 2, TELL_MODSEQ = 4 };
 bool imap_put_flags(struct imap_session *s, uint32_t seqno, const struct tb_row *row, const struct imap_keywords *k,
@@ -320,7 +323,8 @@ enum tb_rc imap_set_resolve(struct imap_session *s, const struct imap_set *set, 
 
 /* ---- resync.c: CONDSTORE and QRESYNC (RFC 7162) ---- */
 
-enum imap_enabled { IMAP_CONDSTORE = 1, IMAP_QRESYNC = 2, IMAP_REV2 = 4, IMAP_UTF8 = 8 }; /* bits of s->enabled */
+/* bits of s->enabled */
+enum imap_enabled { IMAP_CONDSTORE = 1, IMAP_QRESYNC = 2, IMAP_REV2 = 4, IMAP_UTF8 = 8, IMAP_UIDONLY = 16 };
 /* imap_condstore: a command that enables CONDSTORE was seen (RFC 7162 3.1): from now on FETCH responses have MODSEQ. */
 void imap_condstore(struct imap_session *s);
 /* imap_put_vanished: "* VANISHED (EARLIER) set", in lines; *at moves on. False: the output is full, call again. */
@@ -399,6 +403,7 @@ bool imap_plain_allowed(struct imap_session *s);
 /* ---- place.c: mailboxes of others, and where the session sits ---- */
 
 #define IMAP_OTHERS "Other Users/" /* then the owner's name, '/', the owner's name of the mailbox */
+#define IMAP_UIDREQUIRED "BAD [UIDREQUIRED] No message numbers once UIDONLY is enabled" /* RFC 9586 3 */
 #define IMAP_NOPERM "NO [NOPERM] You have no right to do that"
 struct imap_place {
     struct tb_account_id id;

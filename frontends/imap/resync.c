@@ -16,10 +16,10 @@ static const struct {
     const char *name;
     uint8_t bits; /* with what it implies */
 } enables[] = {
-    {"CONDSTORE", IMAP_CONDSTORE},
-    {"QRESYNC", IMAP_CONDSTORE | IMAP_QRESYNC}, /* RFC 7162 3.2.3 */
-    {"IMAP4rev2", IMAP_REV2},                   /* RFC 9051 6.3.1 */
-    {"UTF8=ACCEPT", IMAP_UTF8},                 /* RFC 6855 3 */
+    {"CONDSTORE", IMAP_CONDSTORE}, {"QRESYNC", IMAP_CONDSTORE | IMAP_QRESYNC}, /* RFC 7162 3.2.3 */
+    {"IMAP4rev2", IMAP_REV2},                                                  /* RFC 9051 6.3.1 */
+    {"UTF8=ACCEPT", IMAP_UTF8},                                                /* RFC 6855 3 */
+    {"UIDONLY", IMAP_UIDONLY},                                                 /* RFC 9586 3.1 */
 };
 
 /* enable = "ENABLE" 1*(SP capability); unknown ones are ignored (RFC 5161 3.1) */

@@ -248,6 +248,7 @@ static struct tb_search_key *search_key(struct imap_parser *p, struct imap_searc
         imap_expect(p, ')');
     } else if (imap_at(p, '*') || imap_at(p, '$') || (p->p < p->end && *p->p >= '0' && *p->p <= '9')) {
         k = new_key(p, a, TB_SEARCH_SEQ);
+        a->seqnos |= !imap_at(p, '$'); /* which holds UIDs, whoever asks */
         if (k)
             key_set(p, k);
     } else {
@@ -628,12 +629,16 @@ enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, c
 {
     if (a->wants & RETURN_SAVE)
         tb_uidset_free(&s->saved);
-    return rc == TB_INVALID ? imap_reply(cmd, "BAD No such message") : imap_reply_rc(cmd, rc);
+    if (rc == TB_INVALID)
+        return imap_reply(cmd, s->enabled & IMAP_UIDONLY ? IMAP_UIDREQUIRED : "BAD No such message");
+    return imap_reply_rc(cmd, rc);
 }
 
 static enum tb_rc search_start(struct imap_session *s, struct imap_search *a)
 {
     tb_uidset_init(&a->told);
+    if (a->seqnos && s->enabled & IMAP_UIDONLY)
+        return TB_INVALID; /* RFC 9586 3.5 */
     if (a->modseq)
         imap_condstore(s);
     enum tb_rc rc = resolve(s, a->root);

@@ -22,6 +22,7 @@ static void put_ok_number(struct imap_session *s, const char *code, uint64_t v, 
 struct select_args {
     struct tb_slice mailbox, given;
     bool condstore, qresync, has_known;
+    bool seqnos; /* of what is known: seq-match-data */
     uint32_t uidvalidity;
     uint64_t modseq;
     struct imap_set known;
@@ -65,6 +66,7 @@ static void qresync_param(struct imap_parser *p, struct select_args *a)
         a->has_known = true;
         more = !p->failed && imap_try_sp(p);
     }
+    a->seqnos = more;
     if (more)
         seq_match_data(p);
     imap_expect(p, ')');
@@ -102,7 +104,8 @@ static void put_mailbox(struct imap_session *s, const struct tb_mailbox *m, cons
     imap_puts(&s->out, "* ");
     imap_put_u64(&s->out, tb_view_count(s->view));
     imap_puts(&s->out, s->enabled & IMAP_REV2 ? " EXISTS\r\n" : " EXISTS\r\n* 0 RECENT\r\n");
-    uint32_t unseen = s->enabled & IMAP_REV2 ? 0 : tb_view_first_unseen(s->view);
+    /* a sequence number: not with UIDONLY (RFC 9586 3) */
+    uint32_t unseen = s->enabled & (IMAP_REV2 | IMAP_UIDONLY) ? 0 : tb_view_first_unseen(s->view);
     if (unseen > 0)
         put_ok_number(s, "UNSEEN", unseen, "First unseen");
     put_ok_number(s, "UIDVALIDITY", m->uidvalidity, "UIDs valid");
@@ -193,6 +196,8 @@ static enum imap_run run_select(struct imap_session *s, struct imap_cmd *cmd, bo
     enum tb_rc rc = TB_OK;
     if (a->qresync && !(s->enabled & IMAP_QRESYNC))
         return imap_reply(cmd, "BAD ENABLE QRESYNC first");
+    if (a->seqnos && s->enabled & IMAP_UIDONLY) /* RFC 9586 3.7 */
+        return imap_reply(cmd, IMAP_UIDREQUIRED);
     if (!a->selected && !go_there(s, a, &rc))
         return RUN_WAIT;
     if (rc == TB_OK && !a->selected)

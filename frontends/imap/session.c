@@ -207,6 +207,10 @@ static bool parse(struct imap_session *s)
         refuse(s, s->cmd.tag, "BAD Not in this state");
         return false;
     }
+    if (s->cmd.verb->flags & VERB_SEQ && s->enabled & IMAP_UIDONLY) {
+        refuse(s, s->cmd.tag, IMAP_UIDREQUIRED);
+        return false;
+    }
     return true;
 }
 

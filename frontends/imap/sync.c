@@ -4,7 +4,8 @@
  *
  * Writing is an iterator: many changes to a slow reader pause at the output's high water and go on later from
  * the same refresh.
- * Thread: the connection's owner. RFC 3501 5.2, 5.5, 7.2.6, 7.3.1, 7.4; 2180 3 (a mailbox deleted under us: BYE).
+ * Thread: the connection's owner. RFC 3501 5.2, 5.5, 7.2.6, 7.3.1, 7.4; 2180 3 (a mailbox deleted under us: BYE);
+ * 9586 3.6 (UIDONLY).
  */
 #include "imap_session.h"
 
@@ -87,7 +88,7 @@ static bool begin(struct imap_session *s, uint8_t how)
         return false;
     }
     enum tb_rc rc = tb_view_refresh(s->view, how & SYNC_EXPUNGE, &y->arena, &y->changes);
-    if (rc == TB_OK && (s->enabled & IMAP_QRESYNC))
+    if (rc == TB_OK && (s->enabled & (IMAP_QRESYNC | IMAP_UIDONLY)))
         rc = gather_vanished(y);
     y->changes.keywords_changed |= s->rights_changed; /* FLAGS and PERMANENTFLAGS are due too */
     s->rights_changed = false;
@@ -117,7 +118,7 @@ void imap_sync_abandon(struct imap_session *s)
 
 static bool put_expunges(struct imap_session *s, struct imap_sync *y)
 {
-    if (s->enabled & IMAP_QRESYNC) {
+    if (s->enabled & (IMAP_QRESYNC | IMAP_UIDONLY)) { /* RFC 7162 3.2.10, RFC 9586 3.4, 3.6 */
         size_t at = y->next;
         bool all = imap_put_vanished(s, &y->vanished, false, &at);
         y->next = (uint32_t)at;
@@ -136,16 +137,25 @@ static bool put_expunges(struct imap_session *s, struct imap_sync *y)
     return true;
 }
 
+char *imap_fmt_fetch(const struct imap_session *s, char *p, uint32_t seqno, uint32_t uid)
+{
+    bool uidonly = s->enabled & IMAP_UIDONLY;
+    p = imap_fmt_u64(IMAP_FMT(p, "* "), uidonly ? uid : seqno);
+    return uidonly ? IMAP_FMT(p, " UIDFETCH (") : IMAP_FMT(p, " FETCH (");
+}
+
 bool imap_put_flags(struct imap_session *s, uint32_t seqno, const struct tb_row *row, const struct imap_keywords *k,
                     uint8_t what)
 {
     char *p = imap_room(&s->out, 3 * IMAP_U64_ROOM + IMAP_FLAGS_ROOM + k->bytes + 48);
     if (!p)
         return false;
-    p = IMAP_FMT(p, "* ");
-    p = imap_fmt_u64(p, seqno);
-    p = IMAP_FMT(p, " FETCH (");
-    if (what & TELL_UID || s->enabled & (IMAP_QRESYNC | IMAP_REV2)) { /* RFC 9051 7.5.2: unasked, always */
+    p = imap_fmt_fetch(s, p, seqno, row->uid);
+    if (s->enabled & IMAP_UIDONLY)
+        what &= (uint8_t)~TELL_UID;
+    else if (s->enabled & (IMAP_QRESYNC | IMAP_REV2)) /* RFC 9051 7.5.2: unasked, always */
+        what |= TELL_UID;
+    if (what & TELL_UID) {
         p = IMAP_FMT(p, "UID ");
         p = imap_fmt_u64(p, row->uid);
         *p++ = ' ';

@@ -26,6 +26,11 @@ void tb_aes128_unblock(const uint8_t key[16], const uint8_t in[16], uint8_t out[
 void tb_sha1(const void *ptr, size_t len, uint8_t out[20]);
 void tb_md5(const void *ptr, size_t len, uint8_t out[16]);
 void tb_sha512(const void *ptr, size_t len, uint8_t out[64]);
+/* tb_hmac_sha1: RFC 2104, likewise. */
+void tb_hmac_sha1(const void *key, size_t key_len, const void *ptr, size_t len, uint8_t out[20]);
+/* tb_hmac_md5_state: what HMAC-MD5 has come to when it has taken the key alone: MD5's four words, little-endian, of the
+ * outer and of the inner half. It is what a server of CRAM-MD5 keeps (RFC 2195 4). */
+void tb_hmac_md5_state(const void *key, size_t key_len, uint8_t out[32]);
 /* tb_pbkdf2: digest_bits 1 (SHA-1), 256 or 512. */
 bool tb_pbkdf2(int digest_bits, struct tb_slice password, struct tb_slice salt, uint32_t rounds, uint8_t *out,
                size_t out_len);

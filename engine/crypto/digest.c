@@ -11,6 +11,7 @@
 #include <openssl/digest.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/md5.h>
 #include <openssl/mem.h>
 #include <openssl/sha.h>
@@ -104,6 +105,42 @@ void tb_md5(const void *ptr, size_t len, uint8_t out[16])
 void tb_sha512(const void *ptr, size_t len, uint8_t out[64])
 {
     (void)SHA512(ptr, len, out);
+}
+
+void tb_hmac_sha1(const void *key, size_t key_len, const void *ptr, size_t len, uint8_t out[20])
+{
+    unsigned n = 0;
+
+    if (!HMAC(EVP_sha1(), key, key_len, ptr, len, out, &n)) /* cannot: it has no memory of its own to ask for */
+        memset(out, 0, 20);
+}
+
+static void md5_after(const uint8_t block[MD5_CBLOCK], uint8_t out[16])
+{
+    MD5_CTX h;
+
+    (void)MD5_Init(&h);
+    (void)MD5_Update(&h, block, MD5_CBLOCK);
+    for (size_t i = 0; i < 16; i++)
+        out[i] = (uint8_t)(h.h[i / 4] >> 8 * (i % 4));
+    OPENSSL_cleanse(&h, sizeof(h));
+}
+
+void tb_hmac_md5_state(const void *key, size_t key_len, uint8_t out[32])
+{
+    uint8_t block[MD5_CBLOCK] = {0};
+
+    if (key_len > sizeof(block))
+        (void)MD5(key, key_len, block);
+    else if (key_len > 0)
+        memcpy(block, key, key_len);
+    for (size_t i = 0; i < sizeof(block); i++)
+        block[i] ^= 0x5c;
+    md5_after(block, out);
+    for (size_t i = 0; i < sizeof(block); i++)
+        block[i] ^= 0x5c ^ 0x36;
+    md5_after(block, out + 16);
+    OPENSSL_cleanse(block, sizeof(block));
 }
 
 bool tb_pbkdf2(int digest_bits, struct tb_slice password, struct tb_slice salt, uint32_t rounds, uint8_t *out,

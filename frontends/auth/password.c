@@ -5,11 +5,13 @@
  * What a secret says is an administrator's word, not a stranger's, but a malformed one is only "no match".
  *
  * The schemes and their encodings are Dovecot's, so that accounts can move here unchanged. Any thread.
- * RFC 9106 (Argon2), RFC 8018 (PBKDF2), RFC 2307 ({CRYPT}, {SHA}, {SSHA}), RFC 5802 (SCRAM).
+ * RFC 9106 (Argon2), RFC 8018 (PBKDF2), RFC 2307 ({CRYPT}, {SHA}, {SSHA}), RFC 5802 (SCRAM), RFC 2195 (CRAM-MD5).
  */
 #include "frontends/auth/auth.h"
 #include "frontends/auth/password.h"
 #include "frontends/auth/scram.h"
+
+#include <tambo/message.h>
 
 #include <argon2.h>
 #include <crypt.h>
@@ -30,7 +32,8 @@ enum {
     BCRYPT_BYTES_MAX = 72, /* bcrypt looks at no more of a password */
     SALT_BYTES = 16,
     PBKDF2_BYTES = 20,
-    PBKDF2_ROUNDS_MAX = 10000000,
+    SHA1_BYTES = 20,
+    ROUNDS_MAX = 10000000,
     RAW_BYTES_MAX = TB_SECRET_MAX,
 };
 
@@ -164,10 +167,10 @@ static bool verify_argon2(const struct scheme *s, struct tb_slice secret, struct
            argon2_verify(text, password.len ? password.ptr : "", password.len, type) == ARGON2_OK;
 }
 
-/* Cut s at the next '$': what is before it, leaving what is behind. */
-static struct tb_slice cut(struct tb_slice *s)
+/* Cut s at the next sign: what is before it, leaving what is behind. */
+static struct tb_slice cut(struct tb_slice *s, char sign)
 {
-    const char *end = s->len > 0 ? memchr(s->ptr, '$', s->len) : NULL;
+    const char *end = s->len > 0 ? memchr(s->ptr, sign, s->len) : NULL;
     size_t n = end ? (size_t)(end - s->ptr) : s->len;
     struct tb_slice part = tb_slice_sub(*s, 0, n);
 
@@ -187,11 +190,10 @@ static bool verify_pbkdf2(const struct scheme *s, struct tb_slice secret, struct
     if (secret.len < 3 || memcmp(secret.ptr, "$1$", 3) != 0)
         return false;
     secret = tb_slice_sub(secret, 3, SIZE_MAX);
-    salt = cut(&secret);
-    rounds = cut(&secret);
+    salt = cut(&secret, '$');
+    rounds = cut(&secret, '$');
     hex = secret;
-    if (!tb_slice_u64(rounds, PBKDF2_ROUNDS_MAX, &n) || n == 0 ||
-        !tb_pbkdf2(1, password, salt, (uint32_t)n, sum, sizeof(sum)))
+    if (!tb_slice_u64(rounds, ROUNDS_MAX, &n) || n == 0 || !tb_pbkdf2(1, password, salt, (uint32_t)n, sum, sizeof(sum)))
         return false;
     tb_hex(sum, sizeof(sum), text);
     for (size_t i = 0; i < hex.len && hex.len == 2 * PBKDF2_BYTES; i++) { /* either case; no secret in the case */
@@ -201,21 +203,99 @@ static bool verify_pbkdf2(const struct scheme *s, struct tb_slice secret, struct
     return tb_secret_equal(text, 2 * PBKDF2_BYTES, hex.ptr, hex.len);
 }
 
-/* The keys that SCRAM's server keeps verify a password as well as a proof. */
-static bool verify_scram(const struct scheme *s, struct tb_slice secret, struct tb_slice password)
+/* ---- what servers of challenges keep ---- */
+
+/* A password that SASLprep could change; some servers have made their keys without it. */
+static bool has_other_than_ascii(struct tb_slice password)
 {
-    struct tb_scram_keys kept, made;
+    for (size_t i = 0; i < password.len; i++) {
+        if ((unsigned char)password.ptr[i] >= 0x80)
+            return true;
+    }
+    return false;
+}
+
+static bool same_keys(const struct tb_scram_keys *kept, struct tb_slice password,
+                      bool (*derive)(struct tb_scram_keys *, struct tb_slice))
+{
+    struct tb_scram_keys made = *kept;
     bool same = false;
 
-    (void)s;
-    if (!tb_scram_keys_read(secret, &kept))
-        return false;
-    made = kept;
-    if (tb_scram_keys_derive(&made, password))
-        same = tb_secret_equal(made.stored, sizeof(made.stored), kept.stored, sizeof(kept.stored));
+    if (derive(&made, password))
+        same = tb_secret_equal(made.stored, sizeof(made.stored), kept->stored, sizeof(kept->stored));
     else
         errno = ENOMEM;
     explicit_bzero(&made, sizeof(made));
+    return same;
+}
+
+/* The keys that SCRAM's server keeps verify a password as well as a proof. */
+static bool verify_scram(const struct scheme *s, struct tb_slice secret, struct tb_slice password)
+{
+    struct tb_scram_keys kept;
+
+    (void)s;
+    return tb_scram_keys_read(secret, &kept) &&
+           (same_keys(&kept, password, tb_scram_keys_derive) ||
+            (has_other_than_ascii(password) && same_keys(&kept, password, tb_scram_keys_derive_raw)));
+}
+
+/* StoredKey of SCRAM-SHA-1 (RFC 5802 3). */
+static bool scram_sha1(struct tb_slice password, struct tb_slice salt, uint32_t rounds, uint8_t stored[SHA1_BYTES])
+{
+    uint8_t salted[SHA1_BYTES], client[SHA1_BYTES];
+    bool ok = tb_pbkdf2(1, password, salt, rounds, salted, sizeof(salted));
+
+    if (ok) {
+        tb_hmac_sha1(salted, sizeof(salted), "Client Key", 10, client);
+        tb_sha1(client, sizeof(client), stored);
+    }
+    explicit_bzero(salted, sizeof(salted));
+    explicit_bzero(client, sizeof(client));
+    return ok;
+}
+
+/* "rounds,salt,StoredKey,ServerKey": logging in with a password only, nobody offers SCRAM-SHA-1 any more. */
+static bool verify_scram_sha1(const struct scheme *s, struct tb_slice secret, struct tb_slice password)
+{
+    struct tb_slice rounds = cut(&secret, ','), salt = cut(&secret, ','), stored = cut(&secret, ',');
+    struct tb_buf salt_raw, stored_raw, prepared;
+    uint8_t made[SHA1_BYTES];
+    bool same = false, normal;
+    uint64_t n;
+
+    (void)s;
+    tb_buf_init(&salt_raw, RAW_BYTES_MAX);
+    tb_buf_init(&stored_raw, SHA1_BYTES);
+    tb_buf_init(&prepared, 4 * TB_PASSWORD_MAX);
+    if (tb_slice_u64(rounds, ROUNDS_MAX, &n) && n > 0 && tb_base64_decode(salt, &salt_raw) && salt_raw.len > 0 &&
+        tb_base64_decode(stored, &stored_raw)) {
+        normal = tb_utf8_saslprep(password, &prepared);
+        if (normal && scram_sha1(tb_buf_all(&prepared), tb_buf_all(&salt_raw), (uint32_t)n, made))
+            same = tb_secret_equal(made, sizeof(made), stored_raw.ptr, stored_raw.len);
+        if (!same && (!normal || has_other_than_ascii(password)) &&
+            scram_sha1(password, tb_buf_all(&salt_raw), (uint32_t)n, made))
+            same = tb_secret_equal(made, sizeof(made), stored_raw.ptr, stored_raw.len);
+    }
+    if (prepared.ptr)
+        explicit_bzero(prepared.ptr, prepared.cap);
+    explicit_bzero(made, sizeof(made));
+    tb_buf_free(&salt_raw);
+    tb_buf_free(&stored_raw);
+    tb_buf_free(&prepared);
+    return same;
+}
+
+/* What a server of CRAM-MD5 keeps: HMAC-MD5 when it has taken the password alone. */
+static bool verify_cram_md5(const struct scheme *s, struct tb_slice secret, struct tb_slice password)
+{
+    uint8_t made[32];
+    bool same;
+
+    (void)s;
+    tb_hmac_md5_state(password.ptr, password.len, made);
+    same = tb_secret_equal(made, sizeof(made), secret.ptr, secret.len);
+    explicit_bzero(made, sizeof(made));
     return same;
 }
 
@@ -235,6 +315,9 @@ static const struct scheme schemes[] = {
     {"SHA512-CRYPT", verify_crypt, ENC_NONE, 0, "$6$"},
     {"BLF-CRYPT", verify_crypt, ENC_NONE, 0, "$2"},
     {"SCRAM-SHA-256", verify_scram, ENC_NONE, 0, ""},
+    {"SCRAM-SHA-1", verify_scram_sha1, ENC_NONE, 0, ""},
+    {"CRAM-MD5", verify_cram_md5, ENC_HEX, 0, ""},
+    {"HMAC-MD5", verify_cram_md5, ENC_HEX, 0, ""},
     {"PBKDF2", verify_pbkdf2, ENC_NONE, 0, ""},
     {"SSHA", verify_salted_digest, ENC_BASE64, DIGEST_SHA1, ""},
     {"SSHA256", verify_salted_digest, ENC_BASE64, DIGEST_SHA256, ""},

@@ -203,27 +203,33 @@ static void digest(const uint8_t in[TB_SCRAM_KEY_BYTES], uint8_t out[TB_SCRAM_KE
     tb_sha256_final(&h, out);
 }
 
-bool tb_scram_keys_derive(struct tb_scram_keys *k, struct tb_slice password)
+bool tb_scram_keys_derive_raw(struct tb_scram_keys *k, struct tb_slice password)
 {
     uint8_t salted[TB_SCRAM_KEY_BYTES], client[TB_SCRAM_KEY_BYTES];
+    bool ok = tb_pbkdf2(256, password, tb_slice(k->salt, k->salt_len), k->rounds, salted, sizeof(salted));
+
+    if (ok) {
+        tb_hmac_sha256(salted, sizeof(salted), "Client Key", 10, client);
+        digest(client, k->stored);
+        tb_hmac_sha256(salted, sizeof(salted), "Server Key", 10, k->server);
+    }
+    explicit_bzero(salted, sizeof(salted));
+    explicit_bzero(client, sizeof(client));
+    return ok;
+}
+
+bool tb_scram_keys_derive(struct tb_scram_keys *k, struct tb_slice password)
+{
     struct tb_buf prepared;
     bool ok;
 
     tb_buf_init(&prepared, 4 * TB_PASSWORD_MAX);
     if (tb_utf8_saslprep(password, &prepared) && prepared.len > 0)
         password = tb_buf_all(&prepared);
-    ok = !prepared.failed &&
-         tb_pbkdf2(256, password, tb_slice(k->salt, k->salt_len), k->rounds, salted, sizeof(salted));
-    if (ok) {
-        tb_hmac_sha256(salted, sizeof(salted), "Client Key", 10, client);
-        digest(client, k->stored);
-        tb_hmac_sha256(salted, sizeof(salted), "Server Key", 10, k->server);
-    }
+    ok = !prepared.failed && tb_scram_keys_derive_raw(k, password);
     if (prepared.ptr)
         explicit_bzero(prepared.ptr, prepared.cap);
     tb_buf_free(&prepared);
-    explicit_bzero(salted, sizeof(salted));
-    explicit_bzero(client, sizeof(client));
     return ok;
 }
 

@@ -28,6 +28,8 @@ void tb_scram_keys_print(const struct tb_scram_keys *k, struct tb_buf *out);
 /* tb_scram_keys_derive: StoredKey and ServerKey of a password under k's salt and rounds; slow. Normalised with
  * SASLprep, or taken as it is where that does not allow it. False without memory. Any thread. */
 bool tb_scram_keys_derive(struct tb_scram_keys *k, struct tb_slice password);
+/* tb_scram_keys_derive_raw: of the password's own bytes, as servers that know nothing of SASLprep have made theirs. */
+bool tb_scram_keys_derive_raw(struct tb_scram_keys *k, struct tb_slice password);
 
 /* client-first-message: slices of the message. */
 struct tb_scram_first {

@@ -39,6 +39,24 @@ static void digests(void **state)
                "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f");
 }
 
+static void old_hmacs(void **state)
+{
+    uint8_t key[80], out[32];
+
+    (void)state;
+    /* RFC 2202 3 */
+    memset(key, 0x0b, 20);
+    tb_hmac_sha1(key, 20, "Hi There", 8, out);
+    assert_hex(out, 20, "b617318655057264e28bc0b6fb378c8ef146be00");
+    tb_hmac_sha1("Jefe", 4, "what do ya want for nothing?", 28, out);
+    assert_hex(out, 20, "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
+    memset(key, 0xaa, sizeof(key));
+    tb_hmac_sha1(key, sizeof(key), "Test Using Larger Than Block-Size Key - Hash Key First", 54, out);
+    assert_hex(out, 20, "aa4ae5e15272d00e95705637ce8a3b55ed402112");
+    tb_hmac_md5_state("secret", 6, out); /* doveadm pw -s CRAM-MD5 */
+    assert_hex(out, 32, "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56");
+}
+
 static void hmac(void **state)
 {
     uint8_t key[131], out[32];
@@ -154,8 +172,8 @@ static void base64(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(digests), cmocka_unit_test(hmac), cmocka_unit_test(aes),
-                                       cmocka_unit_test(pbkdf2), cmocka_unit_test(base64)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(digests), cmocka_unit_test(hmac),   cmocka_unit_test(old_hmacs),
+                                       cmocka_unit_test(aes),     cmocka_unit_test(pbkdf2), cmocka_unit_test(base64)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

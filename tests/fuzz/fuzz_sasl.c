@@ -55,8 +55,13 @@ static void scram(struct tb_slice bytes)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     struct tb_slice rest = tb_slice(bytes, n);
-    static char always[] = "always", domain[] = "example.test";
-    static struct tb_config cfg = {.scram = always, .default_domain = domain};
+    static char always[] = "always", domain[] = "example.test", keys[] = "keys.json", issuer[] = "https://id.test/\"";
+    static struct tb_config cfg = {.scram = always,
+                                   .default_domain = domain,
+                                   .oauth_jwks = keys,
+                                   .oauth_issuer = issuer,
+                                   .oauth_audience = always,
+                                   .oauth_claim = domain};
     struct tb_sasl_env env = {.worker = fuzz_world()->w, .cfg = &cfg};
     struct tb_sasl s;
     const char *challenge = NULL;
@@ -70,8 +75,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         step = tb_sasl_next(&s, line_of(&rest), &challenge);
     }
     TB_ASSERT(step != SASL_CHALLENGE);
-    if (step == SASL_READY)
-        TB_ASSERT(s.name_len > 0 && s.name_len <= TB_NAME_MAX && s.password_len <= TB_PASSWORD_MAX);
+    if (step == SASL_READY) {
+        TB_ASSERT((s.name_len > 0 || s.trust == TRUST_BAD) && s.name_len <= TB_NAME_MAX &&
+                  s.password_len <= TB_PASSWORD_MAX);
+        step = tb_sasl_outcome(&s, n % 2 == 0 ? TB_OK : TB_INVALID, &challenge);
+        TB_ASSERT(step == SASL_DONE || (step == SASL_CHALLENGE && challenge[0] != '\0'));
+        if (step == SASL_CHALLENGE)
+            TB_ASSERT(tb_sasl_next(&s, line_of(&rest), &challenge) != SASL_CHALLENGE);
+    }
     tb_sasl_wipe(&s);
     return 0;
 }

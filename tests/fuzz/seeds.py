@@ -154,6 +154,8 @@ SASL = [
     "PLAIN\n-\nAAA\n", "LOGIN\n-\n\n\n", "PLAIN\nYW5uAGFubgBzZWNyZXQ=\n",
     "SCRAM-SHA-256\nbiwsbj1hbm4scj1yT3ByTkdmd0ViZVJXZ2JORWtxTw==\n\n",
     "SCRAM-SHA-256\n-\nbixhPWJvYixuPWFubixyPXgseD0x\n",
+    "OAUTHBEARER\nbixhPWFubiwBaG9zdD1oAXBvcnQ9MTQzAWF1dGg9QmVhcmVyIHgueS56AQE=\nAQ==\n",
+    "XOAUTH2\n-\ndXNlcj1hbm4BYXV0aD1CZWFyZXIgeC55LnoBAQ==\nAQ==\n",
     "n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "p=tls-exporter,a=x,n=u=2C=3D,r=x,z=1", "y,,m=1,n=u,r=x",
     "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
     "4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
@@ -200,6 +202,14 @@ MAILTEXT = [
 ]
 
 
+def secrets():
+    """The strings of the unit test's tables of password secrets."""
+    with open(os.path.join(TESTS, "unit", "auth", "test_password.c"), encoding="utf-8") as f:
+        text = f.read()
+    for literals in re.findall(r'((?:"[^"\n]*"\s*)+),', text[:text.index("static void others")]):
+        yield "".join(re.findall(r'"([^"]*)"', literals))
+
+
 def tables(corpus):
     for head, text in DELIVERY:
         corpus.add("delivery", bytes([head]) + text.encode())
@@ -216,6 +226,8 @@ def tables(corpus):
     corpus.add("config", "".join(CONFIG[:4]).encode())
     for text in SASL:
         corpus.add("sasl", text.encode())
+    for text in secrets():
+        corpus.add("password", text.encode() + b"\nsecret")
     for way, text in JWT:
         corpus.add("jwt", bytes([way]) + text.encode())
     for text in CERTIFICATES:

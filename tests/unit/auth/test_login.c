@@ -429,6 +429,8 @@ static enum tb_rc exchange(struct client *c, const char *first, const char *pass
 
 static void scram(void **state)
 {
+    static char always[] = "always";
+    char *as_it_was = cfg.scram;
     struct client c;
 
     (void)state;
@@ -445,9 +447,9 @@ static void scram(void **state)
     assert_int_equal(exchange(&c, "n,,n=carl@other.test,r=abc", ""), TB_INVALID);
     not_scram = 1; /* as carl's: then it is not offered at all */
     assert_int_equal(say_first(&c, "SCRAM-SHA-256", "n,,n=user,r=abc"), SASL_UNKNOWN);
-    cfg.scram = (char[]){"always"};
+    cfg.scram = always;
     assert_int_equal(exchange(&c, "n,,n=user,r=abc", "pencil"), TB_OK);
-    cfg.scram = (char[]){"auto"};
+    cfg.scram = as_it_was;
     not_scram = 0;
 }
 

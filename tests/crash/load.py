@@ -173,6 +173,7 @@ class Ledger:
         self.count = 0
         self.acked = 0
         self.lock = threading.Lock()
+        self.more = threading.Condition(self.lock)  # acked has risen
         self.broken = []
         self.dying = False  # the disk is being cut off: refusals are right from now on
 
@@ -182,8 +183,16 @@ class Ledger:
             return "k%d" % self.count
 
     def ack(self):
-        with self.lock:
+        with self.more:
             self.acked += 1
+            self.more.notify_all()
+
+    def go_on(self, operations, timeout_s=60):
+        """Wait until so many more are acknowledged."""
+        with self.more:
+            wanted = self.acked + operations
+            if not self.more.wait_for(lambda: self.acked >= wanted, timeout_s):
+                self.broken.append("%d operations are missing after %d s" % (wanted - self.acked, timeout_s))
 
 
 def setup(daemon):

@@ -323,7 +323,8 @@ def main():
         with daemon:
             run(daemon, checks, ledger, mount, filler, args.size)
         if checks.failed:
-            print(daemon.log_tail(20))
+            with open(daemon.log_path, encoding="utf-8", errors="replace") as f:
+                print("".join([line for line in f if not line.startswith("level=info")][-20:]) + daemon.log_tail(10))
     finally:
         if mounted:
             subprocess.run(["umount", mount], check=False)

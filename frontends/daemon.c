@@ -431,6 +431,7 @@ static bool open_store(struct daemon *d, int *code, struct tb_error *err)
                                  .no_dedup = !cfg->dedup,
                                  .gc_rate = cfg->gc_rate,
                                  .gc_min_dead = cfg->gc_min_dead,
+                                 .backup_horizon_hours = cfg->backup_horizon_hours,
                                  .scrub_days = cfg->scrub_days,
                                  .failed = on_failed,
                                  .user = d,

@@ -79,7 +79,8 @@ static bool open_store(struct tool *t, struct client *c)
                                  .copy_log_bytes = c->cfg->index_copy_log_bytes,
                                  .copy_hours = c->cfg->index_copy_hours,
                                  .gc_rate = c->cfg->gc_rate,
-                                 .gc_min_dead = c->cfg->gc_min_dead};
+                                 .gc_min_dead = c->cfg->gc_min_dead,
+                                 .backup_horizon_hours = c->cfg->backup_horizon_hours};
     struct tb_error err = {0};
     enum tb_rc rc = tb_store_open(c->io, &sc, &c->store, &err);
 

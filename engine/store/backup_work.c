@@ -7,6 +7,7 @@
  * and nobody else looks at the backup meanwhile.
  */
 #include "engine/store/backup.h"
+#include "engine/store/hold.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -465,6 +466,9 @@ bool tb_backup_commit(struct tb_backup *b)
     if (rc < 0)
         return fail(b, TB_IO, -rc, "cannot be synced", b->dest);
     b->rc = tb_manifest_write(b->w->io, b->dest, &b->cur, &b->err);
+    struct tb_error err;
+    if (b->rc == TB_OK && tb_hold_note(b->w->io, b->store, &b->cur, &err) != TB_OK)
+        tb_log(TB_LOG_WARN, "backup: %s; after a restart no segment is kept for the next backup", err.text);
     (void)pthread_mutex_lock(&b->lock);
     b->status.time_ms = b->cur.time_ms;
     (void)pthread_mutex_unlock(&b->lock);

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 
 #include "engine/base/rules.h"
+#include "engine/store/hold.h"
 
 enum {
     SCAN_ROWS = 512,
@@ -35,7 +36,8 @@ enum {
     KEPT_CHUNKS_S = 5,
     KEPT_TIGHT_S = 1,
     KEPT_BAD_S = 86400,
-    LIST_MAX = 4096 /* pieces of a body that are listed in a MOVED */
+    CLEAN_MAX = 1024, /* segments that are empty, and kept for the next backup */
+    LIST_MAX = 4096   /* pieces of a body that are listed in a MOVED */
 };
 #define RATE (UINT64_C(8) << 20)
 #define SCAN_PAUSE_NS UINT64_C(1000000)
@@ -237,6 +239,12 @@ struct candidate {
     double score;
 };
 
+/* held_back: the next backup needs it: emptied now it would give no space back; later, less is left to move. */
+static bool held_back(const struct tb_gc *gc, uint32_t segment)
+{
+    return !short_of_space(gc) && tb_hold_keeps(gc->s, segment);
+}
+
 /* worth: is it worth rewriting? *score: what is gained for what is read and written, older first. */
 static bool worth(struct tb_gc *gc, uint32_t segment, uint64_t live, double *score)
 {
@@ -285,6 +293,7 @@ static void pick(struct tb_gc *gc)
     uint64_t floor = tb_pin_floor(&s->pins) / s->x.segment_bytes, room = room_left(gc, &tight);
     uint32_t end = segment_of(gc, s->confirmed); /* those behind are written to, or recovery would read them */
     gc->left = false;
+    gc->backs = 0;
     if (gc->until != 0 && segment_of(gc, gc->until) < end)
         end = segment_of(gc, gc->until);
     for (uint32_t at = 0; tb_log_next_segment(s->log, at, &c.segment) && c.segment < end; at = c.segment + 1) {
@@ -293,6 +302,10 @@ static void pick(struct tb_gc *gc)
         if (!worth(gc, c.segment, c.live, &c.score) || is_clean(gc, c.segment) || is_kept(gc, c.segment) ||
             is_victim(gc, c.segment))
             continue;
+        if ((c.live != 0 || gc->clean_n >= CLEAN_MAX) && held_back(gc, c.segment)) {
+            gc->backs++;
+            continue;
+        }
         if (c.live == 0 || (!full && gc->clean_n < GC_VICTIMS_MAX) || floor > c.segment)
             offer(best, &n, c);
         else {
@@ -764,7 +777,8 @@ static bool may_free(const struct tb_gc *gc, const struct gc_clean *c)
     const struct tb_shard *s = gc->s;
     if (TB_KEEPS(gcwait) && (s->confirmed < c->position || c->segment >= segment_of(gc, s->confirmed_last)))
         return false;
-    return !tb_pins_hold(&s->pins, c->segment) && atomic_load(&s->store->queue_unsettled) == 0;
+    return !tb_pins_hold(&s->pins, c->segment) && atomic_load(&s->store->queue_unsettled) == 0 &&
+           !held_back(gc, c->segment);
 }
 
 static void freed(struct tb_op *op)
@@ -799,6 +813,12 @@ static bool free_one(struct tb_gc *gc, uint32_t segment)
     struct tb_pay_segment p = {.segment = segment};
     if (tb_shard_admit(s, sizeof(p), 1, ADMIT_SMALL) != TB_OK)
         return false;
+    if (tb_hold_keeps(s, segment))
+        tb_log(
+            TB_LOG_WARN,
+            "shard=%u the disk is full: segment %08x is freed before a backup has it: no moment behind its beginning "
+            "can be restored until the next backup",
+            s->number, segment);
     tb_shard_record(s, TB_REC_SEGMENT, TB_SEGMENT_FREED, 0, tb_slice(&p, sizeof(p)), tb_slice(NULL, 0),
                     tb_slice(NULL, 0));
     gc->freeing = true;
@@ -836,6 +856,8 @@ static uint32_t held_by(const struct tb_gc *gc, const struct gc_clean *c)
         held |= TB_GC_HELD_UPLOAD;
     if (p->floors.n > 0 && segment_of(gc, p->floors.v[0].at) <= c->segment)
         held |= p->floors.v[0].at == 0 ? TB_GC_HELD_BACKUP : TB_GC_HELD_COPY;
+    if (held_back(gc, c->segment))
+        held |= TB_GC_HELD_NEXT;
     return tb_pins_read(p, c->segment) ? held | TB_GC_HELD_READER : held;
 }
 
@@ -854,7 +876,7 @@ static void ask(struct tb_gc *gc, uint32_t held)
     bool unconfirmed = held & TB_GC_HELD_INDEX;
     if (held & TB_GC_HELD_COPY)
         tb_rotation_want(s); /* newer copies of the index need less of the log */
-    if (!(held & ~(uint32_t)TB_GC_HELD_INDEX))
+    if (!(held & ~(uint32_t)(TB_GC_HELD_INDEX | TB_GC_HELD_NEXT)))
         gc->held_ns = 0;
     else if (gc->held_ns == 0)
         gc->held_ns = now;
@@ -963,7 +985,8 @@ void tb_gc_stat(struct tb_shard *s, struct tb_shard_stat *out)
     uint32_t segment, end = segment_of(gc, tb_log_end(s->log));
     out->gc_phase = gc->phase;
     out->gc_running = gc->until != 0;
-    out->gc_waiting = gc->clean_n + gc->freeing;
+    out->gc_waiting = gc->clean_n + gc->freeing + gc->backs;
+    out->gc_held = gc->backs > 0 ? TB_GC_HELD_NEXT : 0;
     for (size_t i = 0; i < gc->clean_n; i++)
         out->gc_held |= held_by(gc, &gc->clean[i]);
     out->gc_moved_bytes = gc->moved_bytes;

@@ -111,6 +111,7 @@ struct tb_gc {
     struct tb_op free_op, gate_op;
     bool freeing;
     uint32_t freeing_segment;
+    uint64_t backs; /* segments that wait for the next backup before they are emptied */
     uint64_t moved_bytes, freed, bad, repaired;
     uint32_t trim_acct, trim_mbox; /* gc_trim.c: the next mailbox to look at */
     uint64_t trim_ns;              /* not before */

@@ -241,7 +241,12 @@ struct tb_store {
     struct tb_shard *shard[TB_SHARDS_MAX];
     pthread_mutex_t super_lock; /* of writing SUPER */
     struct tb_backup *backup;   /* owned: the one under way, or how the last one ended */
-    pthread_rwlock_t lock;      /* of the directory */
+    struct {                    /* hold.c: what the newest backup has */
+        _Atomic(uint64_t) end[TB_SHARDS_MAX];
+        _Atomic(int64_t) time_ms; /* when it was done, since 1970; 0: there is none */
+        uint64_t seq;             /* of the file BACKUP; whoever makes a backup */
+    } backed_up;
+    pthread_rwlock_t lock; /* of the directory */
     struct tb_dicts dicts;
     struct tb_identity **names; /* sorted by name; owned */
     size_t names_n, names_cap;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/crypto/crypto.h"
+#include "engine/store/hold.h"
 #include "engine/store/rebuild.h"
 
 enum { SEGMENT_MIN = 4 << 20, SEGMENT_MAX = 256 << 20, SEGMENT_DEFAULT = 64 << 20 };
@@ -224,6 +225,7 @@ enum tb_rc tb_store_open(struct tb_io *io, const struct tb_store_config *cfg, st
     if (rc == TB_OK) {
         crashed(io, st);
         upgrade(st);
+        tb_hold_load(io, st);
     }
     if (rc == TB_OK)
         rc = tb_store_raise_epoch(st, io, &epoch, err); /* R2: before anything is appended */

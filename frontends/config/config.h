@@ -53,6 +53,7 @@ struct tb_config {
     uint64_t index_copy_log_bytes;
     uint64_t gc_rate;
     uint32_t gc_min_dead;
+    uint32_t backup_horizon_hours;
     uint32_t scrub_days;
     struct tb_config_listen *listen;
     size_t listen_n;

@@ -96,6 +96,8 @@ const struct config_key config_keys[] = {
      "Bytes a second that one shard's garbage collection reads and writes. Short of space it does not wait."},
     {"gc_min_dead", CONFIG_NUMBER, AT(gc_min_dead), "40", 1, 100, {0}, false,
      "Percent of a log segment that must be dead before what is left in it is moved. 100: all of it."},
+    {"backup_horizon_hours", CONFIG_NUMBER, AT(backup_horizon_hours), "26", 0, 8760, {0}, false,
+     "Hours after a backup for which garbage collection keeps the log that only the next one will have. 0: none."},
     {"scrub_days", CONFIG_NUMBER, AT(scrub_days), "14", 0, 3650, {0}, false,
      "Everything that is stored is read and verified within so many days. 0: never by itself."},
     {"log_level", CONFIG_WORD, AT(log_level), "info", 0, 0, {"error", "warn", "info", "debug"}, true,

@@ -50,11 +50,8 @@ static json_t *gc_held(uint32_t held)
     static const struct {
         uint32_t bit;
         const char *name;
-    } holders[] = {{TB_GC_HELD_BACKUP, "backup"},
-                   {TB_GC_HELD_COPY, "index copy"},
-                   {TB_GC_HELD_UPLOAD, "upload"},
-                   {TB_GC_HELD_READER, "reader"},
-                   {TB_GC_HELD_INDEX, "checkpoint"}};
+    } holders[] = {{TB_GC_HELD_BACKUP, "backup"}, {TB_GC_HELD_COPY, "index copy"},  {TB_GC_HELD_UPLOAD, "upload"},
+                   {TB_GC_HELD_READER, "reader"}, {TB_GC_HELD_INDEX, "checkpoint"}, {TB_GC_HELD_NEXT, "next backup"}};
     json_t *v = json_array();
 
     for (size_t i = 0; i < TB_ARRAY_LEN(holders); i++)

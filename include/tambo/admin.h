@@ -25,7 +25,8 @@ enum { /* why a segment that nothing is left in is not free yet */
        TB_GC_HELD_COPY = 2,   /* the index copies need the log from there on, until there are newer ones */
        TB_GC_HELD_UPLOAD = 4, /* a message on its way in, or between shards */
        TB_GC_HELD_READER = 8, /* a message in it is being read */
-       TB_GC_HELD_INDEX = 16  /* the next checkpoint is to come */
+       TB_GC_HELD_INDEX = 16, /* the next checkpoint is to come */
+       TB_GC_HELD_NEXT = 32   /* no backup has it yet, and the next one is waited for */
 };
 /* ---- dictionaries: what the store has learned to compress its own mail with ---- */
 enum { TB_DICT_ROLES = 3 };
@@ -84,7 +85,7 @@ struct tb_shard_stat {
     uint32_t gc_phase;      /* TB_GC_ */
     bool gc_running;        /* on demand: not over yet */
     uint64_t gc_dead_bytes; /* of sealed segments: what no message needs */
-    uint64_t gc_waiting;    /* segments that nothing is left in, not free yet */
+    uint64_t gc_waiting;    /* segments that nothing is left in, or will be once they need not be kept; not free yet */
     uint32_t gc_held;       /* TB_GC_HELD_: why */
     uint64_t gc_moved_bytes, gc_freed_segments, gc_bad, gc_repaired; /* since start */
     uint32_t failures;                                               /* in a row */

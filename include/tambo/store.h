@@ -43,13 +43,14 @@ struct tb_store_config {
     uint64_t train_after;          /* messages in a shard until a dictionary is first trained on them; 0: 10,000 */
     uint32_t retention_trash_days; /* messages leave mailboxes of this special use after; 0: never */
     uint32_t retention_junk_days;
-    uint32_t copy_slice;     /* messages that a COPY or MOVE takes in one go; 0: 2,048. For tests */
-    uint32_t trash_days;     /* deleted mail is kept for; 0 = purge at the next turn */
-    uint64_t copy_log_bytes; /* a new copy of the index after so much log; 0: 1 GiB */
-    uint32_t copy_hours;     /* and when the newest is so old; 0: not for its age */
-    uint32_t scrub_days;     /* everything is read and verified within so many days; 0: never */
-    uint64_t gc_rate;        /* bytes a second that a shard's GC reads and writes; 0: 8 MiB */
-    uint32_t gc_min_dead;    /* percent of a segment that must be dead before it is rewritten; 0: 40 */
+    uint32_t copy_slice;           /* messages that a COPY or MOVE takes in one go; 0: 2,048. For tests */
+    uint32_t trash_days;           /* deleted mail is kept for; 0 = purge at the next turn */
+    uint64_t copy_log_bytes;       /* a new copy of the index after so much log; 0: 1 GiB */
+    uint32_t copy_hours;           /* and when the newest is so old; 0: not for its age */
+    uint32_t scrub_days;           /* everything is read and verified within so many days; 0: never */
+    uint64_t gc_rate;              /* bytes a second that a shard's GC reads and writes; 0: 8 MiB */
+    uint32_t gc_min_dead;          /* percent of a segment that must be dead before it is rewritten; 0: 40 */
+    uint32_t backup_horizon_hours; /* GC keeps log for the next backup so long after the newest one; 0: not at all */
     /*
      * A shard failed closed (R7): from now on everything of it answers IO, until it has been rebuilt from disk. Called
      * from the loop of its worker, never inside another call: whoever holds accounts or bodies of it must let go of

@@ -324,7 +324,8 @@ def main():
             run(daemon, checks, ledger, mount, filler, args.size)
         if checks.failed:
             with open(daemon.log_path, encoding="utf-8", errors="replace") as f:
-                print("".join([line for line in f if not line.startswith("level=info")][-20:]) + daemon.log_tail(10))
+                told = [line for line in f if not re.search(r"^level=info (?!session end .* cause=(?!eof|done))", line)]
+            print("".join(told[-30:]))
     finally:
         if mounted:
             subprocess.run(["umount", mount], check=False)

@@ -107,6 +107,7 @@ bool server_open(struct server *s)
                                   .scrub_days = s->opt.scrub_days,
                                   .gc_min_dead = s->opt.gc_min_dead,
                                   .gc_rate = s->opt.gc_rate,
+                                  .backup_horizon_hours = s->opt.backup_horizon_hours,
                                   .copy_log_bytes = s->opt.copy_log_bytes,
                                   .failed = on_failed,
                                   .user = s};

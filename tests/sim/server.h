@@ -11,7 +11,7 @@
 enum { SERVER_SHARDS = 4, PORT_IMAP = 143, PORT_POP3 = 110, PORT_SMTP = 25, PORT_SUBMISSION = 587, PORT_LMTP = 24 };
 
 struct server_options {
-    uint32_t workers, shards, trash_days, scrub_days, gc_min_dead;
+    uint32_t workers, shards, trash_days, scrub_days, gc_min_dead, backup_horizon_hours;
     uint64_t copy_log_bytes, gc_rate;
     uint64_t checkpoint_log_bytes;
     uint32_t checkpoint_ms;

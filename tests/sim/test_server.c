@@ -40,6 +40,7 @@ static struct world *make(uint64_t seed)
     opt.scrub_days = seed % 7 ? 1 : 0;
     opt.gc_min_dead = 1 + (uint32_t)(seed % 40);
     opt.gc_rate = 64 << 20;
+    opt.backup_horizon_hours = seed % 3 ? 0 : 1;
     opt.copy_log_bytes = 128 << 10;
     struct world *x = world_new(seed, &opt, WORLD_ACCOUNTS);
     tb_sim_split(x->s.sim, seed % 4 == 0);

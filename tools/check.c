@@ -116,21 +116,55 @@ void check_store(struct tool *t)
         t->exit = EX_DATAERR;
 }
 
+/* chosen_shard: --shard; false after tool_fail. */
+static bool chosen_shard(struct tool *t, uint32_t *out)
+{
+    uint64_t shard = TB_EVERY_SHARD;
+
+    if (t->shard && !tb_slice_u64(tb_slice_str(t->shard), 255, &shard)) {
+        tool_fail(t, EX_USAGE, "--shard: a number, as `tambo stat` shows them");
+        return false;
+    }
+    *out = (uint32_t)shard;
+    return true;
+}
+
+void compact_index(struct tool *t)
+{
+    const struct tb_config *cfg;
+    struct tb_io *io = client_offline(t, &cfg);
+    struct tb_compacted done;
+    struct tb_error err = {0};
+    uint32_t shard;
+    char was[32], now[32];
+
+    if (!io || !chosen_shard(t, &shard))
+        return;
+    enum tb_rc rc = tb_store_compact(io, cfg->store, shard, &done, &err);
+    if (rc != TB_OK) {
+        tool_fail(t, code_of(rc), "%s", err.text);
+        return;
+    }
+    if (!client_open_store(t))
+        return;
+    if (t->json)
+        printf("{\"shards\":%llu,\"was_bytes\":%llu,\"now_bytes\":%llu}\n", (unsigned long long)done.shards,
+               (unsigned long long)done.was_bytes, (unsigned long long)done.now_bytes);
+    else
+        printf("index files %s -> %s\n", print_bytes(done.was_bytes, was), print_bytes(done.now_bytes, now));
+}
+
 void rebuild_index(struct tool *t)
 {
     const struct tb_config *cfg;
     struct tb_io *io = client_offline(t, &cfg);
     struct tb_error err = {0};
-    uint64_t shard = TB_EVERY_SHARD;
+    uint32_t shard;
     enum tb_rc rc;
 
-    if (!io)
+    if (!io || !chosen_shard(t, &shard))
         return;
-    if (t->shard && !tb_slice_u64(tb_slice_str(t->shard), 255, &shard)) {
-        tool_fail(t, EX_USAGE, "--shard: a number, as `tambo stat` shows them");
-        return;
-    }
-    rc = tb_store_rebuild(io, cfg->store, (uint32_t)shard, &err);
+    rc = tb_store_rebuild(io, cfg->store, shard, &err);
     if (rc != TB_OK) {
         tool_fail(t, code_of(rc), "%s", err.text);
         return;

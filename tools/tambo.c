@@ -49,6 +49,7 @@ static const struct command commands[] = {
     {"check", "", 0, OPT_REPAIR, 0, check_store, "read the whole store and say what is wrong with it"},
     {"scrub", "", 0, 0, 0, scrub_now, "read and verify everything now, while the store serves"},
     {"rebuild-index", "", 0, OPT_SHARD, 0, rebuild_index, "make the indexes again from their copies and the logs"},
+    {"compact-index", "", 0, OPT_SHARD, 0, compact_index, "write the indexes anew without their free pages"},
     {"backup", "DEST", 1, OPT_RATE | OPT_KEEP | OPT_KEEP_DAYS, 0, backup_make,
      "copy what is new in the store to DEST, while it serves"},
     {"restore", "DEST", 1, OPT_TO | OPT_AT | OPT_ACCOUNT | OPT_MAILBOX | OPT_UID | OPT_LIST, 0, backup_restore,
@@ -181,7 +182,7 @@ static int help(void)
          "  --port-offset N    init: listen on the well-known ports + N (default 10000)\n"
          "  --shards N         init: parts of the store, fixed for ever (default: one a core)\n"
          "  --repair           check: put right what can be\n"
-         "  --shard N          rebuild-index: this one alone\n"
+         "  --shard N          rebuild-index, compact-index: this one alone\n"
          "  --segment-size S   init: size of a log segment, 4M to 256M (default 64M)");
     return EX_OK;
 }

@@ -103,6 +103,7 @@ void dict_list(struct tool *t);
 void dict_train(struct tool *t);
 void check_store(struct tool *t);
 void rebuild_index(struct tool *t);
+void compact_index(struct tool *t);
 void scrub_now(struct tool *t);
 void config_check(struct tool *t);
 void config_dump(struct tool *t);

@@ -8,6 +8,7 @@
  * Thread: the caller's; blocks.
  */
 #include "engine/store/check.h"
+#include "engine/store/compact.h"
 #include "engine/store/copy.h"
 #include "engine/store/rebuild.h"
 
@@ -74,8 +75,8 @@ static void meta_pages(struct tb_check_shard *c, int fd, const struct tb_disk_ck
 
 void tb_check_index(struct tb_check_shard *c, const char *dir, const struct tb_disk_ckpt *ckpt)
 {
-    char path[TB_PATH + 16];
-    (void)snprintf(path, sizeof(path), "%.990s/index.mdb", dir);
+    char path[TB_INDEX_PATH];
+    tb_index_place(c->io, dir, ckpt, path);
     struct index_file f = {.c = c, .fd = tb_io_file_open(c->io, path, TB_OPEN_READ)};
     if (f.fd < 0) {
         tb_check_say(c, true, path, strerror(-f.fd), rebuild);
@@ -277,15 +278,40 @@ enum tb_rc tb_store_check(struct tb_io *io, const char *dir, const struct tb_che
     return rc;
 }
 
+/* take_shards: a store of which some shards are worked on: SUPER and the lock. */
+static enum tb_rc take_shards(struct tb_io *io, const char *dir, uint32_t shard, struct tb_disk_super *super, int *fd,
+                              struct tb_error *err)
+{
+    enum tb_rc rc = tb_super_load(io, dir, super, err);
+    if (rc == TB_OK && shard != TB_EVERY_SHARD && shard >= super->shards)
+        rc = tb_error_set(err, TB_INVALID, 0, "store %s has shards 0 to %u", dir, super->shards - 1);
+    return rc == TB_OK ? tb_check_lock(io, dir, fd, err) : rc;
+}
+
+enum tb_rc tb_store_compact(struct tb_io *io, const char *dir, uint32_t shard, struct tb_compacted *out,
+                            struct tb_error *err)
+{
+    struct tb_disk_super super;
+    int fd = -1;
+    *out = (struct tb_compacted){0};
+    enum tb_rc rc = take_shards(io, dir, shard, &super, &fd, err);
+    for (uint32_t i = 0; rc == TB_OK && i < super.shards; i++) {
+        char path[TB_PATH];
+        if (shard != TB_EVERY_SHARD && i != shard)
+            continue;
+        (void)snprintf(path, sizeof(path), "%.990s/shard-%02x", dir, i);
+        rc = tb_compact_shard(io, path, out, err);
+    }
+    if (fd >= 0)
+        (void)tb_io_file_close(io, fd); /* and so unlocked */
+    return rc;
+}
+
 enum tb_rc tb_store_rebuild(struct tb_io *io, const char *dir, uint32_t shard, struct tb_error *err)
 {
     struct tb_disk_super super;
     int fd = -1;
-    enum tb_rc rc = tb_super_load(io, dir, &super, err);
-    if (rc == TB_OK && shard != TB_EVERY_SHARD && shard >= super.shards)
-        rc = tb_error_set(err, TB_INVALID, 0, "store %s has shards 0 to %u", dir, super.shards - 1);
-    if (rc == TB_OK)
-        rc = tb_check_lock(io, dir, &fd, err);
+    enum tb_rc rc = take_shards(io, dir, shard, &super, &fd, err);
     for (uint32_t i = 0; rc == TB_OK && i < super.shards; i++) {
         char path[TB_PATH], log_dir[TB_PATH + 8];
         if (shard != TB_EVERY_SHARD && i != shard)

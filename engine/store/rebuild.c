@@ -14,6 +14,7 @@
 
 #include "engine/index/walk.h"
 #include "engine/log/survey.h"
+#include "engine/store/compact.h"
 #include "engine/store/copy.h"
 
 #define PATH_LONG (TB_PATH + 32)
@@ -162,10 +163,10 @@ static enum tb_rc ckpt_read(struct tb_io *io, const char *shard_dir, struct tb_d
 
 bool tb_index_sound(struct tb_io *io, const char *shard_dir, struct tb_error *err)
 {
-    char path[PATH_LONG];
+    char path[TB_INDEX_PATH];
     struct tb_disk_ckpt ckpt;
-    path_of(shard_dir, "index.mdb", path);
-    return ckpt_read(io, shard_dir, &ckpt, err) == TB_OK && walk_file(io, path, ckpt.meta, err);
+    return ckpt_read(io, shard_dir, &ckpt, err) == TB_OK &&
+           (tb_index_place(io, shard_dir, &ckpt, path), walk_file(io, path, ckpt.meta, err));
 }
 
 /* ---- the base ---- */
@@ -328,6 +329,9 @@ enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, c
     char fresh[PATH_LONG];
     struct tb_disk_ckpt was = {0}, ckpt = {0};
     struct tb_error why = {0};
+    enum tb_rc rc = tb_index_settle(io, shard_dir, err);
+    if (rc != TB_OK)
+        return rc;
     path_of(shard_dir, "index.mdb.new", fresh);
     (void)tb_io_unlink(io, fresh); /* debris of an attempt that a crash ended */
     forget_lock(io, shard_dir, "index.mdb.new-lock");
@@ -335,7 +339,7 @@ enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, c
         memset(&was, 0, sizeof(was));
         was.applied = index_reach(io, shard_dir);
     }
-    enum tb_rc rc = from_copy(io, cfg, shard_dir, fresh, was.applied, &ckpt, err);
+    rc = from_copy(io, cfg, shard_dir, fresh, was.applied, &ckpt, err);
     if (rc == TB_NOTFOUND || rc == TB_CORRUPT)
         rc = from_nothing(io, cfg, fresh, was.applied, &ckpt, err);
     if (rc == TB_OK && !walk_file(io, fresh, ckpt.meta, err))

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "engine/base/rules.h"
+#include "engine/store/compact.h"
 #include "engine/store/rebuild.h"
 
 #define PATH_LONG (TB_PATH + 16)
@@ -210,6 +211,39 @@ static enum tb_rc open_index(struct tb_shard *s, struct tb_io *io, struct tb_err
     return TB_OK;
 }
 
+static void close_index(struct tb_shard *s)
+{
+    tb_index_close(s->ix);
+    s->ix = NULL;
+    if (s->index_fd >= 0)
+        (void)tb_io_file_close(s->worker->io, s->index_fd);
+    s->index_fd = -1;
+}
+
+/* compact: at a start, an index that is mostly free pages, if that takes no time worth telling. */
+static enum tb_rc compact(struct tb_shard *s, struct tb_error *err)
+{
+    struct tb_io *io = s->worker->io;
+    struct tb_disk_ckpt fresh = {0};
+    struct tb_error why = {0};
+    uint64_t used, high;
+    tb_index_pages(s->ix, &used, &high);
+    if (s->reviving || s->ckpt.flags & TB_CKPT_NEXT || !tb_compact_due(s->store->cfg.compact_pages, used, high))
+        return TB_OK; /* one that failed serves again first; one that was just compacted is */
+    close_index(s);
+    enum tb_rc rc = tb_compact_make(io, s->dir, &s->ckpt, &fresh, &why);
+    if (rc == TB_OK) {
+        if ((rc = tb_compact_take(io, s->dir, &fresh, err)) != TB_OK)
+            return rc;
+        s->ckpt = fresh;
+        tb_log(TB_LOG_INFO, "shard=%u index compacted pages=%llu used=%llu now=%llu", s->number,
+               (unsigned long long)high, (unsigned long long)used, (unsigned long long)tb_index_meta_pages(fresh.meta));
+    } else {
+        tb_log(TB_LOG_WARN, "shard=%u its index was not compacted: %s", s->number, why.text);
+    }
+    return open_index(s, io, err);
+}
+
 static enum tb_rc recover_once(struct tb_shard *s, struct tb_error *err)
 {
     struct tb_io *io = s->worker->io;
@@ -229,6 +263,9 @@ static enum tb_rc recover_once(struct tb_shard *s, struct tb_error *err)
     if (s->ckpt_fd < 0)
         return tb_error_set(err, TB_IO, -s->ckpt_fd, "%s cannot be written", path);
     rc = open_index(s, io, err);
+    if (rc == TB_OK)
+        rc = compact(s, err);
+    s->ckpt.flags = 0;
     if (rc == TB_OK)
         rc = log_open(io, s->store, s, err);
     struct tb_log_mark from = {s->ckpt.applied, s->ckpt.last, s->ckpt.chain};
@@ -258,14 +295,11 @@ static enum tb_rc recover_once(struct tb_shard *s, struct tb_error *err)
 static void unload(struct tb_shard *s)
 {
     tb_log_close(s->log);
-    tb_index_close(s->ix);
+    close_index(s);
     s->log = NULL;
-    s->ix = NULL;
     if (s->ckpt_fd >= 0)
         (void)tb_io_file_close(s->worker->io, s->ckpt_fd);
-    if (s->index_fd >= 0)
-        (void)tb_io_file_close(s->worker->io, s->index_fd);
-    s->ckpt_fd = s->index_fd = -1;
+    s->ckpt_fd = -1;
     free(s->x.seg);
     s->x = (struct tb_applier){.segment_bytes = s->x.segment_bytes};
 }
@@ -283,6 +317,9 @@ enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err)
 {
     struct tb_io *io = s->worker->io;
     struct tb_error found = {0}, no = {0};
+    enum tb_rc settled = tb_index_settle(io, s->dir, err);
+    if (settled != TB_OK)
+        return settled;
     enum tb_suspicion mark = tb_suspicion(io, s->dir);
     bool rebuilt = mark == TB_CONDEMNED || (mark == TB_SUSPECT && !tb_index_sound(io, s->dir, &found));
     if (mark != TB_TRUSTED && !rebuilt)

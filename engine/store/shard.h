@@ -52,10 +52,11 @@ struct tb_disk_ckpt {
     uint64_t last;    /* position of the frame before it; 0: none */
     uint32_t chain, epoch;
     uint8_t uuid[16];
-    uint32_t shard, reserved;
+    uint32_t shard, flags;
     uint8_t meta[TB_META_BYTES];
 };
 _Static_assert(sizeof(struct tb_disk_ckpt) == 216, "ckpt");
+enum { TB_CKPT_NEXT = 1 }; /* flag: the index it names is index.mdb.next, while that is there: compact.h */
 
 /* slots.c: read the newest valid of two slots (NOTFOUND: none), write the other one. Blocks. */
 typedef bool (*tb_slot_check)(const uint8_t *block, uint64_t *seq);

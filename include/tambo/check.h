@@ -46,6 +46,18 @@ enum { TB_EVERY_SHARD = UINT32_MAX };
  */
 enum tb_rc tb_store_rebuild(struct tb_io *io, const char *dir, uint32_t shard, struct tb_error *err) TB_USE_RESULT;
 
+struct tb_compacted { /* index files, before and after */
+    uint64_t shards, was_bytes, now_bytes;
+};
+/*
+ * tb_store_compact: write the index of a shard (TB_EVERY_SHARD) anew without its free pages, on a store that no process
+ * has open. Nothing in it changes; the log is not touched. out: added up over the shards. BUSY, NOTFOUND; INVALID no
+ * such shard; CORRUPT: an index is damaged, it was left as it is (tb_store_rebuild); NOSPACE it needs as much room as
+ * is in use; IO, LIMIT. Shards that were done stay so. Blocks: about 0.3 s for each 100 MB in use.
+ */
+enum tb_rc tb_store_compact(struct tb_io *io, const char *dir, uint32_t shard, struct tb_compacted *out,
+                            struct tb_error *err) TB_USE_RESULT;
+
 /*
  * tb_store_repair: put right what can be, on a store that no process has open: segment headers, indexes (as
  * tb_store_rebuild), what a start does, counters, rows without a stored message (taken out), bad messages (into

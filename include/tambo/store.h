@@ -51,6 +51,8 @@ struct tb_store_config {
     uint64_t gc_rate;              /* bytes a second that a shard's GC reads and writes; 0: 8 MiB */
     uint32_t gc_min_dead;          /* percent of a segment that must be dead before it is rewritten; 0: 40 */
     uint32_t backup_horizon_hours; /* GC keeps log for the next backup so long after the newest one; 0: not at all */
+    uint64_t compact_pages; /* a start compacts an index file of so many pages, mostly free; 0: 16,384. For tests; 1:
+                               full ones too */
     /*
      * A shard failed closed (R7): from now on everything of it answers IO, until it has been rebuilt from disk. Called
      * from the loop of its worker, never inside another call: whoever holds accounts or bodies of it must let go of

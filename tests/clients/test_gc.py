@@ -103,6 +103,24 @@ def read_on(c):
     c.close()
 
 
+def compact_index(d, kept):
+    wire.equal(d.tambo("compact-index", check=False).returncode, 75, "while a daemon runs")
+    with wire.Imap(d, "ann") as c:
+        c.command(b"SELECT INBOX")
+        before = c.command(b"UID FETCH 1:* (FLAGS MODSEQ)")
+    d.stop()
+    done = json.loads(d.tambo("--json", "compact-index").stdout)
+    wire.equal(0 < done["now_bytes"] < done["was_bytes"], True, "%s" % done)
+    print("     %(was_bytes)d -> %(now_bytes)d bytes" % done)
+    wire.equal(d.tambo("compact-index", "--shard", "99", check=False).returncode, 64, "no such shard")
+    wire.equal(d.tambo("check", check=False).returncode, 0, "tambo check")
+    d.start()
+    with wire.Imap(d, "ann") as c:
+        c.command(b"SELECT INBOX")
+        wire.equal(c.command(b"UID FETCH 1:* (FLAGS MODSEQ)"), before, "flags")
+    check_inbox(d, kept)
+
+
 def run(d, checks):
     kept = []
     with checks.step("a scrub that reads slowly is passed by"):
@@ -139,6 +157,8 @@ def run(d, checks):
         gc = collect(d)
         wire.equal((gc.result["waiting_segments"], gc.result["waiting_for"]), (0, []), "gc afterwards")
         check_inbox(d, kept)
+    with checks.step("compact-index gives the index's free pages back"):
+        compact_index(d, kept)
 
 
 def main():

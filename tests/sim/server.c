@@ -109,6 +109,7 @@ bool server_open(struct server *s)
                                   .gc_rate = s->opt.gc_rate,
                                   .backup_horizon_hours = s->opt.backup_horizon_hours,
                                   .copy_log_bytes = s->opt.copy_log_bytes,
+                                  .compact_pages = s->opt.compact_pages,
                                   .failed = on_failed,
                                   .user = s};
     s->store = NULL;

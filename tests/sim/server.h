@@ -12,7 +12,7 @@ enum { SERVER_SHARDS = 4, PORT_IMAP = 143, PORT_POP3 = 110, PORT_SMTP = 25, PORT
 
 struct server_options {
     uint32_t workers, shards, trash_days, scrub_days, gc_min_dead, backup_horizon_hours;
-    uint64_t copy_log_bytes, gc_rate;
+    uint64_t copy_log_bytes, gc_rate, compact_pages;
     uint64_t checkpoint_log_bytes;
     uint32_t checkpoint_ms;
 };

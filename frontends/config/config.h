@@ -42,6 +42,7 @@ struct tb_config {
     char *oauth_issuer, *oauth_audience, *oauth_claim;
     uint32_t connections_max;
     uint32_t imap_idle_s, imap_progress_s, pop3_idle_s, smtp_idle_s, pre_auth_s;
+    uint32_t imap_message_limit, imap_save_limit; /* messages a command; 0: any number */
     uint32_t recipients_max;
     uint32_t trash_days;
     uint32_t retention_trash_days, retention_junk_days;

@@ -19,6 +19,7 @@ struct copy_args {
     struct imap_errand *to;   /* owned: finds the destination */
     struct imap_ferry *ferry; /* owned: NULL: the destination is in the same account, and every flag may be set there */
     bool ferried;             /* the ferry is over; what was copied is removed now */
+    uint32_t last;            /* the lowest UID moved, if there were too many; else 0 */
 };
 
 /* copy = "COPY" SP sequence-set SP mailbox */
@@ -75,11 +76,18 @@ static bool change(struct imap_session *s, struct imap_cmd *cmd, enum tb_change_
 static enum imap_run resolve(struct imap_session *s, struct imap_cmd *cmd, struct copy_args *a, bool move)
 {
     struct imap_place where;
+    uint32_t limit = s->config->imap_message_limit;
     enum tb_rc rc = imap_set_resolve(s, &a->set, cmd->verb->flags & VERB_UID, &a->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");
+    if (!move && limit == 0)
+        limit = s->config->imap_save_limit;
+    if (rc == TB_OK)
+        rc = imap_limit_keep(s, limit, &a->uids, &a->last);
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
+    if (a->last > 0 && !move) /* a COPY is all or nothing */
+        return imap_limit_reply(s, cmd, false, limit, a->last, "Too many messages to copy");
     if (move && s->read_only)
         return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
     if (move && (s->rights & MOVE_RIGHTS) != MOVE_RIGHTS)
@@ -128,6 +136,17 @@ static bool over(struct imap_session *s, struct imap_cmd *cmd, struct copy_args 
     return imap_change_over(cmd, rc, NULL);
 }
 
+/* moved: the tagged reply of a MOVE; one code fits into it. */
+static enum imap_run moved(struct imap_session *s, struct imap_cmd *cmd, const struct copy_args *a)
+{
+    uint32_t limit = s->config->imap_message_limit;
+    if (a->last > 0 && !(s->enabled & IMAP_QRESYNC))
+        return imap_limit_reply(s, cmd, true, limit, a->last, "MOVE completed in part");
+    if (a->last > 0)
+        imap_limit_tell(s, limit, a->last);
+    return imap_reply_modseq(s, cmd, "MOVE completed");
+}
+
 static enum imap_run copy(struct imap_session *s, struct imap_cmd *cmd, bool move)
 {
     struct copy_args *a = cmd->args;
@@ -147,19 +166,19 @@ static enum imap_run copy(struct imap_session *s, struct imap_cmd *cmd, bool mov
         return imap_reply(cmd, "NO [TRYCREATE] No such mailbox");
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
-    if (tb_uidset_count(&c->from) == 0)
+    if (tb_uidset_count(&c->from) == 0 && a->last == 0)
         return imap_reply(cmd, "OK No messages");
     tb_buf_init(&b, 16 << 20);
     copyuid(&b, c);
     if (!move)
         return imap_reply_buf(s, cmd, &b);
-    if (!b.failed) {
+    if (!b.failed && tb_uidset_count(&c->from) > 0) {
         imap_puts(&s->out, "* ");
         imap_put(&s->out, tb_buf_all(&b));
         imap_puts(&s->out, "\r\n");
     }
     tb_buf_free(&b);
-    return imap_reply_modseq(s, cmd, "MOVE completed");
+    return moved(s, cmd, a);
 }
 
 enum imap_run imap_run_copy(struct imap_session *s, struct imap_cmd *cmd)

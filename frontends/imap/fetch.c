@@ -373,6 +373,7 @@ static void leave_out_uid(struct imap_fetch *f)
 static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, struct imap_fetch *f)
 {
     bool uid = cmd->verb->flags & VERB_UID;
+    uint32_t limit = s->config->imap_message_limit;
     cmd->cleanup = fetch_cleanup;
     tb_buf_init(&f->body_text, TB_MIME_TEXT_MAX + 1024);
     if (f->vanished && !(s->enabled & IMAP_QRESYNC))
@@ -384,10 +385,14 @@ static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, s
     enum tb_rc rc = imap_set_resolve(s, &f->set, uid, &f->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");
+    if (limit > 0 && f->partial.last > 0 && f->partial.last - f->partial.first >= limit) /* RFC 9738 3.1 */
+        return imap_limit_reply(s, cmd, false, limit, 0, "The range has too many messages");
     if (rc == TB_OK && f->partial.last > 0)
         rc = imap_partial_keep(s, &f->partial, &f->uids);
     if (rc == TB_OK && f->has_changedsince)
         rc = changed_only(s, f, uid);
+    if (rc == TB_OK)
+        rc = imap_limit_keep(s, limit, &f->uids, &f->last);
     if (rc == TB_OK && !imap_walk_init(&f->walk, s, &f->uids))
         rc = TB_LIMIT;
     if (rc == TB_OK && f->sections_n > 0 && !(f->window = imap_window_new(s, f)))
@@ -399,15 +404,20 @@ static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, s
     return RUN_MORE;
 }
 
-static enum imap_run fetch_end(struct imap_cmd *cmd, const struct imap_fetch *f)
+static enum imap_run fetch_end(struct imap_session *s, struct imap_cmd *cmd, const struct imap_fetch *f)
 {
+    bool gone = f->walk.gone && !(cmd->verb->flags & VERB_UID);
+    if (f->last > 0 && !f->damaged && !f->unknown_cte && !f->no_memory && !gone)
+        return imap_limit_reply(s, cmd, true, s->config->imap_message_limit, f->last, "FETCH completed in part");
+    if (f->last > 0)
+        imap_limit_tell(s, s->config->imap_message_limit, f->last);
     if (f->damaged)
         return imap_reply(cmd, "NO [SERVERBUG] Some messages could not be read");
     if (f->unknown_cte)
         return imap_reply(cmd, "NO [UNKNOWN-CTE] Some parts are encoded in a way not known here"); /* RFC 3516 4.3 */
     if (f->no_memory)
         return imap_reply(cmd, "NO [LIMIT] Some messages were left out for lack of memory");
-    if (f->walk.gone && !(cmd->verb->flags & VERB_UID))
+    if (gone)
         return imap_reply(cmd, "NO [EXPUNGEISSUED] Some messages were expunged meanwhile");
     return imap_reply(cmd, "OK FETCH completed");
 }
@@ -460,5 +470,5 @@ enum imap_run imap_run_fetch(struct imap_session *s, struct imap_cmd *cmd)
         if (r == RUN_DONE)
             r = fetch_rows(s, f);
     }
-    return r == RUN_DONE ? fetch_end(cmd, f) : r;
+    return r == RUN_DONE ? fetch_end(s, cmd, f) : r;
 }

@@ -95,6 +95,7 @@ struct imap_fetch { /* arena; args and state of one FETCH */
     uint64_t changedsince;
     struct imap_partial partial;
     /* run */
+    uint32_t last; /* the lowest UID answered for, if there were too many; else 0 */
     bool started, damaged, no_memory, unknown_cte;
     struct tb_uidset uids;
     struct imap_walk walk;

@@ -22,7 +22,9 @@ struct imap_search {
     uint32_t partial_first, partial_last; /* as sent, in order, without sign */
     bool modseq;                          /* a MODSEQ key: the answer tells the highest one found */
     bool seqnos;                          /* a key of sequence numbers */
+    bool whole;                           /* SORT, THREAD: worth nothing in part */
     /* run */
+    uint32_t last; /* the lowest UID searched, if there were too many; else 0 */
     uint64_t highest;
     struct tb_search *search; /* owned */
     struct tb_op op;          /* of the step under way, or of the last one */

@@ -606,6 +606,19 @@ bool imap_is_admin(const struct imap_session *s);
  */
 void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struct imap_literal *l, const char *refusal);
 
+/* ---- limit.c: RFC 9738 ---- */
+/*
+ * imap_limit_keep: if uids, resolved from a set, are more than limit messages (0: never), leave the highest of them in
+ * it, in new ranges of the arena, and the lowest of those in *last; else 0. LIMIT. Cost: the ranges.
+ */
+enum tb_rc imap_limit_keep(struct imap_session *s, uint32_t limit, struct tb_uidset *uids,
+                           uint32_t *last) TB_USE_RESULT;
+/* imap_limit_reply: the tagged OK (done) or NO with MESSAGELIMIT. last: the lowest UID worked on, or 0. */
+enum imap_run imap_limit_reply(struct imap_session *s, struct imap_cmd *cmd, bool done, uint32_t limit, uint32_t last,
+                               const char *text);
+/* imap_limit_tell: the same untagged, where the tagged reply has another code. */
+void imap_limit_tell(struct imap_session *s, uint32_t limit, uint32_t last);
+
 /* ---- list.c ---- */
 /*
  * imap_put_list: "* LIST" of one mailbox, unasked. m: for its attributes, NULL: it is gone; oldname: what it was called

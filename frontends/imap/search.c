@@ -92,6 +92,34 @@ static void arg_uids(struct imap_parser *p, struct imap_search *a, struct tb_sea
     imap_sp(p);
     key_set(p, k);
 }
+/* uidset_key: UIDs first to last, none if that is nothing. */
+static void uidset_key(struct imap_parser *p, struct tb_search_key *k, uint32_t first, uint32_t last)
+{
+    struct unresolved *u = tb_arena_alloc(p->arena, sizeof *u);
+    struct imap_set_range *v = tb_arena_alloc(p->arena, sizeof *v);
+    if (!u || !v) {
+        imap_fail(p, too_large);
+        return;
+    }
+    *v = (struct imap_set_range){first, last};
+    u->wire = (struct imap_set){.v = v, .n = first <= last};
+    k->set = &u->set;
+}
+/* RFC 9738 3.2: messages with a greater, or a lower, UID; "*" means nothing here */
+static void arg_uidafter(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
+{
+    (void)a;
+    imap_sp(p);
+    uint32_t uid = imap_nz_number(p);
+    uidset_key(p, k, uid < UINT32_MAX ? uid + 1 : UINT32_MAX, uid < UINT32_MAX ? UINT32_MAX : 0);
+}
+static void arg_uidbefore(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
+{
+    (void)a;
+    imap_sp(p);
+    uint32_t uid = imap_nz_number(p);
+    uidset_key(p, k, 1, uid > 0 ? uid - 1 : 0);
+}
 static void arg_keyword(struct imap_parser *p, struct imap_search *a, struct tb_search_key *k)
 {
     (void)a;
@@ -197,6 +225,8 @@ static const struct search_word {
     {"THREADID", TB_SEARCH_BLOB, false, 0, NULL, arg_threadid},
     {"TO", TB_SEARCH_HEADER, false, 0, "To", arg_text},
     {"UID", TB_SEARCH_UID, false, 0, NULL, arg_uids},
+    {"UIDAFTER", TB_SEARCH_UID, false, 0, NULL, arg_uidafter},
+    {"UIDBEFORE", TB_SEARCH_UID, false, 0, NULL, arg_uidbefore},
     {"UNANSWERED", TB_SEARCH_FLAGS, true, TB_FLAG_ANSWERED, NULL, arg_none},
     {"UNDELETED", TB_SEARCH_FLAGS, true, TB_FLAG_DELETED, NULL, arg_none},
     {"UNDRAFT", TB_SEARCH_FLAGS, true, TB_FLAG_DRAFT, NULL, arg_none},
@@ -629,9 +659,47 @@ enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, c
 {
     if (a->wants & RETURN_SAVE)
         tb_uidset_free(&s->saved);
+    if (a->last > 0 && a->whole) /* RFC 9738 3.3 */
+        return imap_limit_reply(s, cmd, false, s->config->imap_message_limit, 0, "Too many messages to be ordered");
     if (rc == TB_INVALID)
         return imap_reply(cmd, s->enabled & IMAP_UIDONLY ? IMAP_UIDREQUIRED : "BAD No such message");
     return imap_reply_rc(cmd, rc);
+}
+
+/* limit: if more messages than are allowed would be looked at, look at the highest of them only (RFC 9738 3.1). Those
+ * are looked at that are in every set which must hold. */
+static enum tb_rc limit(struct imap_session *s, struct imap_search *a)
+{
+    struct tb_uidset sets[2];
+    unsigned to = 0;
+    const struct tb_uidset *all = tb_view_uids(s->view);
+    struct tb_search_key *k = tb_arena_alloc(&s->arena, sizeof *k);
+    if (!k)
+        return TB_LIMIT;
+    tb_uidset_init(&sets[0]);
+    tb_uidset_init(&sets[1]);
+    for (const struct tb_search_key *x = a->root->first; x; x = x->next) {
+        if (x->op != TB_SEARCH_UID && x->op != TB_SEARCH_SEQ)
+            continue;
+        tb_uidset_intersect(all, x->set, &sets[to]);
+        all = &sets[to];
+        to = 1 - to;
+    }
+    struct tb_uidset uids = *all;
+    enum tb_rc rc = sets[0].failed || sets[1].failed
+                        ? TB_LIMIT
+                        : imap_limit_keep(s, s->config->imap_message_limit, &uids, &a->last);
+    tb_uidset_free(&sets[0]);
+    tb_uidset_free(&sets[1]);
+    if (rc != TB_OK || a->last == 0)
+        return rc;
+    struct tb_uidset *set = tb_arena_alloc(&s->arena, sizeof *set);
+    if (!set)
+        return TB_LIMIT;
+    *set = uids; /* the arena's */
+    *k = (struct tb_search_key){.op = TB_SEARCH_UID, .set = set, .next = a->root->first};
+    a->root->first = k;
+    return a->whole ? TB_LIMIT : TB_OK;
 }
 
 static enum tb_rc search_start(struct imap_session *s, struct imap_search *a)
@@ -642,6 +710,8 @@ static enum tb_rc search_start(struct imap_session *s, struct imap_search *a)
     if (a->modseq)
         imap_condstore(s);
     enum tb_rc rc = resolve(s, a->root);
+    if (rc == TB_OK && s->config->imap_message_limit > 0)
+        rc = limit(s, a);
     if (rc == TB_OK)
         rc = tb_search_begin(s->view, a->root, tb_io_wall_s(tb_worker_io(tb_conn_worker(s->conn))), &a->search);
     return rc;
@@ -685,5 +755,7 @@ enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
     r = a->extended ? put_esearch(s, a, uid) : put_found(s, a, uid);
     if (r != RUN_DONE)
         return r;
+    if (a->op.rc == TB_OK && a->last > 0)
+        return imap_limit_reply(s, cmd, true, s->config->imap_message_limit, a->last, "SEARCH completed in part");
     return a->op.rc == TB_OK ? imap_reply(cmd, "OK SEARCH completed") : imap_search_failed(s, cmd, a, a->op.rc);
 }

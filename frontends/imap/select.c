@@ -247,28 +247,84 @@ enum imap_run imap_run_unselect(struct imap_session *s, struct imap_cmd *cmd)
     return imap_reply(cmd, "OK UNSELECT completed");
 }
 
+struct expunge_args { /* of UID EXPUNGE; EXPUNGE has none */
+    struct imap_set set;
+    /* run */
+    struct tb_uidset uids; /* arena */
+    /* with imap_message_limit: which of them are \\Deleted */
+    bool resolved, walking;
+    struct imap_walk walk;
+    struct tb_uidset deleted; /* owned */
+    uint32_t last;            /* the lowest UID removed, if there were too many; else 0 */
+};
+
 void imap_parse_uid_expunge(struct imap_parser *p, struct imap_cmd *cmd)
 {
-    struct imap_set *set = tb_arena_alloc(p->arena, sizeof *set);
+    struct expunge_args *a = tb_arena_alloc(p->arena, sizeof *a);
     imap_sp(p);
-    if (set)
-        imap_sequence_set(p, set);
-    cmd->args = set;
+    if (a)
+        imap_sequence_set(p, &a->set);
+    cmd->args = a;
+}
+
+static void expunge_cleanup(struct imap_session *s, struct imap_cmd *cmd)
+{
+    struct expunge_args *a = cmd->args;
+    (void)s;
+    tb_uidset_free(&a->deleted);
+}
+
+/* expunge_limit: leave of a->uids the highest messages that are \\Deleted, as many as are allowed (RFC 9738 3.1).
+ * RUN_DONE: *rc says how it ended. */
+static enum imap_run expunge_limit(struct imap_session *s, struct imap_cmd *cmd, struct expunge_args *a, enum tb_rc *rc)
+{
+    enum { TURNS = 16 };
+    uint32_t limit = s->config->imap_message_limit, seqno;
+    const struct tb_row *row = NULL;
+    if (!a->walking) {
+        struct tb_uidset all = a->uids;
+        *rc = imap_limit_keep(s, limit, &all, &a->last);
+        if (*rc != TB_OK || a->last == 0)
+            return RUN_DONE;
+        tb_uidset_init(&a->deleted);
+        cmd->cleanup = expunge_cleanup;
+        a->walking = true;
+        *rc = imap_walk_init(&a->walk, s, &a->uids) ? TB_OK : TB_LIMIT;
+        if (*rc != TB_OK)
+            return RUN_DONE;
+    }
+    for (int i = 0; i < TURNS * IMAP_BATCH; i++) {
+        if (!(row = imap_walk_next(&a->walk, &seqno)))
+            break;
+        if (row->flags & TB_FLAG_DELETED)
+            tb_uidset_add(&a->deleted, row->uid, row->uid);
+    }
+    if (row)
+        return RUN_MORE;
+    a->uids = a->deleted;
+    *rc = a->deleted.failed ? TB_LIMIT : imap_limit_keep(s, limit, &a->uids, &a->last);
+    return RUN_DONE;
 }
 
 enum imap_run imap_run_expunge(struct imap_session *s, struct imap_cmd *cmd)
 {
-    const struct imap_set *set = cmd->args; /* NULL: EXPUNGE */
-    struct tb_uidset uids;
+    struct expunge_args *a = cmd->args; /* NULL: EXPUNGE */
     enum tb_rc rc = TB_OK;
     if (s->read_only)
         return imap_reply(cmd, "NO [READ-ONLY] The mailbox was opened with EXAMINE");
     if (!(s->rights & TB_RIGHT_EXPUNGE))
         return imap_reply(cmd, IMAP_NOPERM);
     if (!cmd->state) {
-        rc = set ? imap_set_resolve(s, set, true, &uids) : TB_OK;
-        if (rc == TB_OK && !imap_change_begin(s, cmd, TB_CHANGE_EXPUNGE, set ? &uids : NULL, 0))
+        rc = a && !a->resolved ? imap_set_resolve(s, &a->set, true, &a->uids) : TB_OK;
+        if (a && rc == TB_OK) {
+            a->resolved = true;
+            if (expunge_limit(s, cmd, a, &rc) != RUN_DONE)
+                return RUN_MORE;
+        }
+        if (rc == TB_OK && !imap_change_begin(s, cmd, TB_CHANGE_EXPUNGE, a ? &a->uids : NULL, 0))
             rc = TB_LIMIT;
+        if (a && rc == TB_OK)
+            tb_uidset_free(&a->deleted); /* the change has its own, and another cleanup */
         if (rc != TB_OK && rc != TB_NOTFOUND)
             return imap_reply_rc(cmd, rc);
     }
@@ -276,5 +332,9 @@ enum imap_run imap_run_expunge(struct imap_session *s, struct imap_cmd *cmd)
         return RUN_WAIT;
     if (rc != TB_OK && rc != TB_NOTFOUND)
         return imap_reply_rc(cmd, rc);
-    return imap_reply_modseq(s, cmd, set ? "UID EXPUNGE completed" : "EXPUNGE completed");
+    if (a && a->last > 0 && !(s->enabled & IMAP_QRESYNC))
+        return imap_limit_reply(s, cmd, true, s->config->imap_message_limit, a->last, "UID EXPUNGE completed in part");
+    if (a && a->last > 0)
+        imap_limit_tell(s, s->config->imap_message_limit, a->last);
+    return imap_reply_modseq(s, cmd, a ? "UID EXPUNGE completed" : "EXPUNGE completed");
 }

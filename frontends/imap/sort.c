@@ -63,6 +63,7 @@ void imap_parse_sort(struct imap_parser *p, struct imap_cmd *cmd)
     if (!a)
         return;
     a->search.tag = cmd->tag;
+    a->search.whole = true;
     imap_search_return(p, &a->search);
     imap_expect(p, '(');
     do {

@@ -27,7 +27,8 @@ struct store_args {
     struct tb_uidset uids, slice, modified; /* uids: arena; the others: owned */
     struct imap_walk walk, rows;
     struct imap_keywords *names;
-    bool end; /* the walk is at its end */
+    bool end;      /* the walk is at its end */
+    uint32_t last; /* the lowest UID worked on, if there were too many; else 0 */
 };
 
 /* store-att-flags = (["+" / "-"] "FLAGS" [".SILENT"]) SP (flag-list / (flag *(SP flag))) */
@@ -151,6 +152,8 @@ static enum imap_run store_start(struct imap_session *s, struct imap_cmd *cmd, s
     enum tb_rc rc = imap_set_resolve(s, &a->set, cmd->verb->flags & VERB_UID, &a->uids);
     if (rc == TB_INVALID)
         return imap_reply(cmd, "BAD No such message");
+    if (rc == TB_OK)
+        rc = imap_limit_keep(s, s->config->imap_message_limit, &a->uids, &a->last);
     if (rc == TB_OK && !imap_walk_init(&a->walk, s, &a->uids))
         rc = TB_LIMIT;
     if (rc == TB_OK)
@@ -168,6 +171,10 @@ static enum imap_run store_end(struct imap_session *s, struct imap_cmd *cmd, str
     const char *text = gone ? "Some messages were expunged meanwhile" : "STORE completed";
     struct tb_uidset seqnos;
     struct tb_buf b;
+    if (a->last > 0 && a->modified.n == 0 && !gone)
+        return imap_limit_reply(s, cmd, true, s->config->imap_message_limit, a->last, "STORE completed in part");
+    if (a->last > 0)
+        imap_limit_tell(s, s->config->imap_message_limit, a->last);
     if (a->modified.n == 0 && gone)
         return imap_reply(cmd, "NO [EXPUNGEISSUED] Some messages were expunged meanwhile");
     if (a->modified.n == 0)

@@ -30,6 +30,7 @@ void imap_parse_thread(struct imap_parser *p, struct imap_cmd *cmd)
     if (!a)
         return;
     a->search.tag = cmd->tag;
+    a->search.whole = true;
     struct tb_slice name = imap_word(p);
     size_t i = 0;
     while (i < TB_ARRAY_LEN(names) && !tb_slice_ieq(name, tb_slice_str(names[i].name)))

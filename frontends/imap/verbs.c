@@ -146,6 +146,14 @@ static bool cap_compress(struct imap_session *s)
 {
     return cap_after(s) && !tb_conn_compressed(s->conn);
 }
+static bool cap_message_limit(struct imap_session *s)
+{
+    return cap_after(s) && s->config->imap_message_limit > 0;
+}
+static bool cap_save_limit(struct imap_session *s)
+{
+    return cap_after(s) && s->config->imap_message_limit == 0 && s->config->imap_save_limit > 0;
+}
 static bool cap_no_login(struct imap_session *s)
 {
     return cap_before(s) && !imap_plain_allowed(s);
@@ -192,6 +200,7 @@ static const struct {
     {"PARTIAL", cap_after},
     {"PREVIEW", cap_after},
     {"LIST-METADATA", cap_after},
+    {"MESSAGELIMIT=", cap_message_limit}, /* and the number */
     {"METADATA", cap_after},
     {"QUOTA", cap_after},
     {"QUOTA=RES-STORAGE", cap_after},
@@ -199,6 +208,7 @@ static const struct {
     {"QUOTA=RES-MAILBOX", cap_after},
     {"QUOTASET", cap_admin},
     {"SAVEDATE", cap_after},
+    {"SAVELIMIT=", cap_save_limit},
     {"SEARCHRES", cap_after},
     {"SORT", cap_after},
     {"SORT=DISPLAY", cap_after},
@@ -227,6 +237,10 @@ void imap_capabilities(struct imap_session *s, struct tb_buf *out)
         tb_buf_str(out, capabilities[i].name);
         if (strcmp(capabilities[i].name, "APPENDLIMIT=") == 0)
             tb_buf_u64(out, s->config->message_bytes_max);
+        else if (strcmp(capabilities[i].name, "MESSAGELIMIT=") == 0)
+            tb_buf_u64(out, s->config->imap_message_limit);
+        else if (strcmp(capabilities[i].name, "SAVELIMIT=") == 0)
+            tb_buf_u64(out, s->config->imap_save_limit);
     }
 }
 

@@ -257,6 +257,8 @@ static void entry_msg(struct tb_check_shard *c, struct tb_slice k, struct tb_sli
 
 static bool uid_there(const struct tb_check_shard *c, const struct check_mbox *m, uint32_t uid)
 {
+    if (m->uid_n == 0)
+        return false;
     const uint32_t *v = (const uint32_t *)c->uid.v + m->uid_at;
     size_t lo = 0, hi = m->uid_n;
     while (lo < hi) {

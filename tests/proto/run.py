@@ -73,6 +73,8 @@ class Dialogue:
             key, _, value = rest.partition(" ")
             self.config[key] = value.strip()
             self.own_daemon = True
+        elif word == "alone":
+            self.own_daemon = True
         elif word == "port" and not self.items:
             self.port = rest
         elif word in ("port", "starttls", "compress", "account", "deliver", "append", "shutdown", "close", "restart",

@@ -45,33 +45,33 @@ def table(text):
 
 
 AUTHENTICATED = table(r"""
-command                             | own             | absent | look            | read            | full
-MYRIGHTS {m}                        | OK+MYRIGHTS     | NE     | OK+MYRIGHTS     | OK+MYRIGHTS     | OK+MYRIGHTS
-LISTRIGHTS {m} carol                | OK+LISTRIGHTS   | NE     | NP              | NP              | OK+LISTRIGHTS
-GETACL {m}                          | OK+ACL          | NE     | NP              | NP              | OK+ACL
-SETACL {m} carol l                  | OK              | NE     | NP              | NP              | OK
-DELETEACL {m} carol                 | OK              | NE     | NP              | NP              | OK
-STATUS {m} (UIDVALIDITY MAILBOXID)  | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
-STATUS {m} (MESSAGES)               | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
-LIST "" {m}                         | OK+LIST         | OK     | OK+LIST         | OK+LIST         | OK+LIST
-LIST "" {m} RETURN (MYRIGHTS)       | OK+LIST+MYRIGHTS| OK     | OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS
-LIST "" {m} RETURN (STATUS (UNSEEN))| OK+LIST+STATUS  | OK     | OK+LIST         | OK+LIST+STATUS  | OK+LIST+STATUS
-XLIST "" {m}                        | OK+XLIST        | OK     | OK+XLIST        | OK+XLIST        | OK+XLIST
-GETQUOTAROOT {m}                    | OK+QUOTAROOT    | NE     | NP              | OK+QUOTAROOT    | OK+QUOTAROOT
-SETMETADATA {m} (/shared/comment x) | OK              | NE     | NP              | NP              | OK
-GETMETADATA {m} /shared/comment     | OK+METADATA     | NE     | NP              | OK+METADATA     | OK+METADATA
-SUBSCRIBE {m}                       | OK              | OK     | OK              | OK              | OK
-LSUB "" {m}                         | OK+LSUB         | OK+LSUB| OK+LSUB         | OK+LSUB         | OK+LSUB
-UNSUBSCRIBE {m}                     | OK              | OK     | OK              | OK              | OK
-APPEND {m} {message}                | OK              | TC     | NP              | NP              | OK
-CREATE {m}                          | ALREADYEXISTS   | NP     | NP              | NP              | NP
-CREATE {m/x}                        | OK              | NP     | NP              | NP              | OK
-RENAME {m/x} {m/y}                  | OK              | NE     | NE              | NE              | OK
-RENAME {m/y} Stolen                 | OK              | CANNOT | CANNOT          | CANNOT          | CANNOT
-DELETE {m/y}                        | NE              | NE     | NE              | NE              | OK
-DELETE {m/x}                        | NE              | NE     | NE              | NE              | NE
-RENAME {m} {mm}                     | OK              | NE     | NP              | NP              | NP
-RENAME {mm} {m}                     | OK              | NE     | NE              | NE              | NE
+command                              | own             | absent | look            | read            | full
+MYRIGHTS {m}                         | OK+MYRIGHTS     | NE     | OK+MYRIGHTS     | OK+MYRIGHTS     | OK+MYRIGHTS
+LISTRIGHTS {m} carol                 | OK+LISTRIGHTS   | NE     | NP              | NP              | OK+LISTRIGHTS
+GETACL {m}                           | OK+ACL          | NE     | NP              | NP              | OK+ACL
+SETACL {m} carol l                   | OK              | NE     | NP              | NP              | OK
+DELETEACL {m} carol                  | OK              | NE     | NP              | NP              | OK
+STATUS {m} (UIDVALIDITY MAILBOXID)   | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
+STATUS {m} (MESSAGES)                | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
+LIST "" {m}                          | OK+LIST         | OK     | OK+LIST         | OK+LIST         | OK+LIST
+LIST "" {m} RETURN (MYRIGHTS)        | OK+LIST+MYRIGHTS| OK     | OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS
+LIST "" {m} RETURN (STATUS (UNSEEN)) | OK+LIST+STATUS  | OK     | OK+LIST         | OK+LIST+STATUS  | OK+LIST+STATUS
+XLIST "" {m}                         | OK+XLIST        | OK     | OK+XLIST        | OK+XLIST        | OK+XLIST
+GETQUOTAROOT {m}                     | OK+QUOTAROOT    | NE     | NP              | OK+QUOTAROOT    | OK+QUOTAROOT
+SETMETADATA {m} (/shared/comment "x")| OK              | NE     | NP              | NP              | OK
+GETMETADATA {m} /shared/comment      | OK+METADATA     | NE     | NP              | OK+METADATA     | OK+METADATA
+SUBSCRIBE {m}                        | OK              | OK     | OK              | OK              | OK
+LSUB "" {m}                          | OK+LSUB         | OK+LSUB| OK+LSUB         | OK+LSUB         | OK+LSUB
+UNSUBSCRIBE {m}                      | OK              | OK     | OK              | OK              | OK
+APPEND {m} {message}                 | OK              | TC     | NP              | NP              | OK
+CREATE {m}                           | ALREADYEXISTS   | NP     | NP              | NP              | NP
+CREATE {m/x}                         | OK              | NP     | NP              | NP              | OK
+RENAME {m/x} {m/y}                   | OK              | NE     | NE              | NE              | OK
+RENAME {m/y} Stolen                  | OK              | CANNOT | CANNOT          | CANNOT          | CANNOT
+DELETE {m/y}                         | NE              | NE     | NE              | NE              | OK
+DELETE {m/x}                         | NE              | NE     | NE              | NE              | NE
+RENAME {m} {mm}                      | OK              | NE     | NP              | NP              | NP
+RENAME {mm} {m}                      | OK              | NE     | NE              | NE              | NE
 """)
 # These leave another mailbox selected, or none: run alone, not with one selected before.
 SELECTING = table(r"""

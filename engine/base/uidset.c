@@ -171,6 +171,46 @@ void tb_uidset_intersect(const struct tb_uidset *a, const struct tb_uidset *b, s
         out->failed = true;
 }
 
+void tb_uidset_unite(const struct tb_uidset *a, const struct tb_uidset *b, struct tb_uidset *out)
+{
+    size_t i = 0, j = 0;
+
+    TB_ASSERT(out != a && out != b);
+    tb_uidset_clear(out);
+    while (i < a->n || j < b->n) {
+        bool from_a = j == b->n || (i < a->n && a->v[i].first < b->v[j].first);
+        struct tb_range r = from_a ? a->v[i++] : b->v[j++];
+
+        tb_uidset_add(out, r.first, r.last);
+    }
+    if (a->failed || b->failed)
+        out->failed = true;
+}
+
+void tb_uidset_subtract(const struct tb_uidset *a, const struct tb_uidset *b, struct tb_uidset *out)
+{
+    size_t j = 0;
+
+    TB_ASSERT(out != a && out != b);
+    tb_uidset_clear(out);
+    for (size_t i = 0; i < a->n; i++) {
+        uint64_t at = a->v[i].first, last = a->v[i].last;
+
+        while (j < b->n && b->v[j].last < at)
+            j++;
+        for (size_t k = j; k < b->n && b->v[k].first <= last; k++) {
+            if (b->v[k].first > at)
+                tb_uidset_add(out, (uint32_t)at, b->v[k].first - 1);
+            at = (uint64_t)b->v[k].last + 1;
+            j = k; /* it may reach into the next range */
+        }
+        if (at <= last)
+            tb_uidset_add(out, (uint32_t)at, (uint32_t)last);
+    }
+    if (a->failed || b->failed)
+        out->failed = true;
+}
+
 void tb_uidset_write(const struct tb_uidset *s, struct tb_buf *out)
 {
     for (size_t i = 0; i < s->n; i++) {

@@ -27,6 +27,7 @@ enum {
     SLOTS = 8,
     ROWS = 256,
     SLICE_COST = 512 << 10, /* one is about a nanosecond */
+    COST_SCAN = 1000,
     COST_ROW = 60,
     COST_CACHED = 2500,
     COST_READ = 8000,
@@ -70,6 +71,8 @@ struct tb_search {
     struct tb_row rows[ROWS];
     size_t rows_n, rows_at;
     uint32_t next_uid; /* of the next scan; 0 = no more */
+    size_t range;      /* of program.within: those before it are done */
+    uint64_t modseq;   /* the highest found */
     uint64_t cost;
     enum tb_rc rc;
     struct tb_op *op; /* the step under way */
@@ -199,6 +202,11 @@ const struct tb_uidset *tb_search_found(const struct tb_search *s)
     return &s->found;
 }
 
+uint64_t tb_search_modseq(const struct tb_search *s)
+{
+    return s->modseq;
+}
+
 uint32_t tb_search_at(const struct tb_search *s)
 {
     return s->rows_at < s->rows_n ? s->rows[s->rows_at].uid : s->next_uid == 0 ? UINT32_MAX : s->next_uid;
@@ -232,11 +240,13 @@ void tb_search_step(struct tb_search *s, struct tb_op *op)
     run(s);
 }
 
-static void decided(struct tb_search *s, uint32_t uid, enum tb_tri answer)
+static void decided(struct tb_search *s, const struct tb_row *row, enum tb_tri answer)
 {
     if (answer != TB_TRI_TRUE)
         return;
-    tb_uidset_add(&s->found, uid, uid);
+    tb_uidset_add(&s->found, row->uid, row->uid);
+    if (row->modseq > s->modseq)
+        s->modseq = row->modseq;
     if (s->found.failed)
         s->rc = TB_LIMIT;
 }
@@ -287,7 +297,7 @@ static bool slot_decide(struct slot *t, bool final)
     enum tb_tri answer = tb_truth_reduce(&s->program, &t->truth);
     if (answer == TB_TRI_UNKNOWN)
         return false;
-    decided(s, t->row.uid, answer);
+    decided(s, &t->row, answer);
     slot_release(t);
     return true;
 }
@@ -471,7 +481,7 @@ static void slot_begin(struct tb_search *s, struct slot *t, const struct tb_row 
     memcpy(t->truth.value, s->truth.value, 3 * (size_t)s->program.n);
     enum tb_tri answer = ask_cache(s, t);
     if (answer != TB_TRI_UNKNOWN) {
-        decided(s, row->uid, answer);
+        decided(s, row, answer);
         slot_release(t);
         return;
     }
@@ -491,14 +501,32 @@ static void slot_begin(struct tb_search *s, struct slot *t, const struct tb_row 
     slot_run(t);
 }
 
+/* within: from next_uid on, the first UID that may match and how many follow it in one range; 0: there are none. */
+static uint32_t within(struct tb_search *s)
+{
+    const struct tb_uidset *set = s->program.within;
+    if (set == NULL)
+        return ROWS;
+    while (s->range < set->n && set->v[s->range].last < s->next_uid)
+        s->range++;
+    if (s->range == set->n)
+        return 0;
+    const struct tb_range *r = &set->v[s->range];
+    if (r->first > s->next_uid)
+        s->next_uid = r->first;
+    return r->last - s->next_uid < ROWS ? r->last - s->next_uid + 1 : ROWS;
+}
+
 static bool rows_more(struct tb_search *s)
 {
     if (s->rows_at < s->rows_n)
         return true;
     if (s->next_uid == 0)
         return false;
-    s->rows_n = tb_view_scan(s->view, s->next_uid, s->rows, ROWS);
+    uint32_t most = within(s);
+    s->rows_n = most > 0 ? tb_view_scan(s->view, s->next_uid, s->rows, most) : 0;
     s->rows_at = 0;
+    s->cost += COST_SCAN;
     if (s->rows_n == 0) {
         s->next_uid = 0;
         return false;
@@ -533,7 +561,7 @@ static bool rows_run(struct tb_search *s)
         tb_eval_row(&s->program, &s->truth, row);
         enum tb_tri answer = tb_truth_reduce(&s->program, &s->truth);
         if (answer != TB_TRI_UNKNOWN)
-            decided(s, row->uid, answer);
+            decided(s, row, answer);
         else
             slot_begin(s, t, row);
     }

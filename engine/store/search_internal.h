@@ -28,11 +28,12 @@ struct tb_search_node {
 struct tb_search_program {
     struct tb_search_node *node; /* owned; preorder */
     uint32_t n;
-    size_t longest;               /* bytes of the longest BODY or TEXT needle */
-    uint32_t texts;               /* HEADER, BODY and TEXT keys */
-    size_t header_max;            /* bytes of a header that are looked at: less the more keys there are */
-    bool deep;                    /* some key needs more than the row */
-    uint32_t uid_first, uid_last; /* no message outside of these can match */
+    size_t longest;                 /* bytes of the longest BODY or TEXT needle */
+    uint32_t texts;                 /* HEADER, BODY and TEXT keys */
+    size_t header_max;              /* bytes of a header that are looked at: less the more keys there are */
+    bool deep;                      /* some key needs more than the row */
+    uint32_t uid_first, uid_last;   /* no message outside of these can match */
+    const struct tb_uidset *within; /* ... nor outside of this; NULL: no such set */
     int64_t now_s;
     struct tb_buf needles;      /* the folded texts */
     struct tb_buf text, folded; /* scratch */

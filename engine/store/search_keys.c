@@ -130,6 +130,8 @@ static void find_bounds(struct tb_search_program *p)
         if (!top || (node->op != TB_SEARCH_UID && node->op != TB_SEARCH_SEQ))
             continue;
         const struct tb_uidset *set = node->key->set;
+        if (p->within == NULL)
+            p->within = set;
         if (set == NULL || set->n == 0) {
             p->uid_last = 0;
             continue;

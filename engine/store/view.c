@@ -121,6 +121,11 @@ const struct tb_uidset *tb_view_uids(const struct tb_view *v)
     return &v->live;
 }
 
+const struct tb_uidset *tb_view_gone(const struct tb_view *v)
+{
+    return &v->gone;
+}
+
 uint32_t tb_view_uidnext(const struct tb_view *v)
 {
     return v->uidnext;

@@ -47,8 +47,12 @@ enum imap_run imap_run_idle(struct imap_session *s, struct imap_cmd *cmd)
     struct tb_slice line;
     if (!cmd->state)
         return idle_start(s, cmd);
-    if ((s->changed || s->sync.active) && !imap_sync(s, SYNC_EXPUNGE))
+    if ((s->changed || s->sync.active) && !imap_contexts_active(s) && !imap_sync(s, SYNC_EXPUNGE))
         return RUN_WAIT;
+    if (!imap_contexts_tell(s))
+        return RUN_WAIT;
+    if (s->changed && s->view && !s->gone)
+        return RUN_MORE; /* meanwhile */
     if (s->gone)
         return imap_reply(cmd, "NO The mailbox is gone");
     switch (tb_conn_line(s->conn, DONE_MAX, &line)) {

@@ -9,11 +9,21 @@
 
 #include "imap_session.h"
 
-enum { RETURN_MIN = 1, RETURN_MAX = 2, RETURN_ALL = 4, RETURN_COUNT = 8, RETURN_SAVE = 16, RETURN_PARTIAL = 32 };
+enum {
+    RETURN_MIN = 1,
+    RETURN_MAX = 2,
+    RETURN_ALL = 4,
+    RETURN_COUNT = 8,
+    RETURN_SAVE = 16,
+    RETURN_PARTIAL = 32,
+    RETURN_UPDATE = 64,
+    RETURN_CONTEXT = 128 /* a hint: nothing is kept for it (RFC 5267 4.2) */
+};
 
 struct imap_search {
     struct tb_search_key *root;
     struct tb_slice tag;
+    struct tb_slice correlator; /* "(TAG ...)": of its ESEARCH responses; arena */
     uint32_t keys;
     bool extended;                        /* RETURN was there, or the client enabled IMAP4rev2 */
     bool charset;                         /* CHARSET was there */
@@ -24,8 +34,7 @@ struct imap_search {
     bool seqnos;                          /* a key of sequence numbers */
     bool whole;                           /* SORT, THREAD: worth nothing in part */
     /* run */
-    uint32_t last; /* the lowest UID searched, if there were too many; else 0 */
-    uint64_t highest;
+    uint32_t last;            /* the lowest UID searched, if there were too many; else 0 */
     struct tb_search *search; /* owned */
     struct tb_op op;          /* of the step under way, or of the last one */
     struct imap_session *s;
@@ -35,19 +44,31 @@ struct imap_search {
     uint64_t uid;          /* ... and the next UID in it; 0: at its beginning */
 };
 
-/* imap_search_return: ["RETURN" SP "(" options ")" SP], RFC 4466 2.6.1. */
-void imap_search_return(struct imap_parser *p, struct imap_search *a);
+/* imap_search_return: ["RETURN" SP "(" options ")" SP], RFC 4466 2.6.1. contexts: UPDATE and CONTEXT are among them. */
+void imap_search_return(struct imap_parser *p, struct imap_search *a, bool contexts);
+/* imap_search_program: ["CHARSET" SP charset SP] search-key *(SP search-key), RFC 4466 2.6.1. */
+void imap_search_program(struct imap_parser *p, struct imap_search *a);
 /* imap_search_criteria: charset 1*(SP search-key), RFC 5256 5. */
 void imap_search_criteria(struct imap_parser *p, struct imap_search *a);
+/* imap_search_copy: a search program, as far as it is resolved, in memory of its own; NULL: the arena is full. */
+struct tb_search_key *imap_search_copy(const struct tb_search_key *root, struct tb_arena *arena);
+/*
+ * imap_search_resolve: what the program's sets and ids mean in a view. saved: "$", NULL: nothing; again: the UIDs
+ * alone, once more, in the same memory: "*" may be another message now. LIMIT without memory.
+ */
+enum tb_rc imap_search_resolve(struct tb_search_key *root, struct tb_view *v, const struct tb_uidset *saved, bool again,
+                               struct tb_arena *arena) TB_USE_RESULT;
+/* imap_search_has: is a key from `from` to `to` in the program? */
+bool imap_search_has(const struct tb_search_key *k, enum tb_search_op from, enum tb_search_op to);
 /*
  * imap_search_find: search as far as it goes. RUN_DONE: *rc says how it ended, and tb_search_found(a->search) what was
- * found; RUN_WAIT: call again. INVALID: a sequence number that does not exist, or any with UIDONLY.
+ * found; RUN_WAIT: call again. INVALID: sequence numbers with UIDONLY.
  */
 enum imap_run imap_search_find(struct imap_session *s, struct imap_search *a, enum tb_rc *rc);
 /* imap_search_op: the op for the next step of a search, a sort or a thread; the connection goes on when it is done. */
 struct tb_op *imap_search_op(struct imap_session *s, struct imap_search *a);
 void imap_search_end(struct imap_search *a);
-/* imap_search_failed: the tagged NO or BAD; what was saved before is gone (RFC 5182 2.1). */
+/* imap_search_failed: the tagged NO; what was saved before is gone (RFC 5182 2.1). */
 enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, const struct imap_search *a,
                                  enum tb_rc rc);
 /* imap_esearch_open: "* ESEARCH (TAG "tag")", and " UID". */
@@ -56,5 +77,14 @@ void imap_esearch_open(struct imap_session *s, const struct imap_search *a, bool
 void imap_esearch_partial(struct imap_session *s, const struct imap_search *a);
 /* imap_search_window: the places, counted from 1, that PARTIAL means among count; false: none. */
 bool imap_search_window(const struct imap_search *a, uint64_t count, uint64_t *first, uint64_t *last);
+
+/* ---- context.c ---- */
+/* imap_context_known: are updates of a search with this tag told already? */
+bool imap_context_known(const struct imap_session *s, struct tb_slice tag);
+/*
+ * imap_context_add: from now on changes of what the search found are told; uid: as UIDs. False: they are not, and the
+ * client was told so (RFC 5267 4.3.1).
+ */
+bool imap_context_add(struct imap_session *s, const struct imap_search *a, bool uid);
 
 #endif

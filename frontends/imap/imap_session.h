@@ -358,6 +358,7 @@ struct imap_session {
     struct tb_arena arena; /* of the command */
     struct imap_cmd cmd;
     struct imap_sync sync;
+    struct imap_contexts *contexts;  /* owned: searches that are kept up to date; NULL: none ever was */
     struct tb_uidset saved;          /* UIDs that SEARCH RETURN (SAVE) kept, of the selected mailbox */
     struct tb_account *account;      /* owned, after login: of the seat; NULL on the way there */
     struct tb_view *view;            /* owned, when selected */
@@ -399,6 +400,17 @@ void imap_capabilities(struct imap_session *s, struct tb_buf *out);
 struct tb_sasl_env imap_sasl_env(struct imap_session *s);
 /* imap_plain_allowed: may a password cross this connection as it is? */
 bool imap_plain_allowed(struct imap_session *s);
+
+/* ---- context.c: searches that are kept up to date (RFC 5267) ---- */
+/* imap_contexts_changed: a refresh brought changes; only while there are contexts. */
+void imap_contexts_changed(struct imap_session *s, const struct tb_changes *changes);
+/* imap_contexts_leaving: REMOVEFROM of what is about to be told as expunged. False: the output is full, call again. */
+bool imap_contexts_leaving(struct imap_session *s);
+/* imap_contexts_tell: look at what changed, ADDTO and REMOVEFROM. False: wait, call again, and no refresh meanwhile. */
+bool imap_contexts_tell(struct imap_session *s);
+bool imap_contexts_active(const struct imap_session *s);
+/* imap_contexts_end: at any time; before the view closes. */
+void imap_contexts_end(struct imap_session *s);
 
 /* ---- place.c: mailboxes of others, and where the session sits ---- */
 
@@ -563,6 +575,7 @@ IMAP_VERB(lsub)
 IMAP_VERB(status)
 IMAP_VERB(append)
 IMAP_VERB(search)
+IMAP_VERB(cancelupdate)
 IMAP_VERB(sort)
 IMAP_VERB(thread)
 IMAP_VERB(fetch)

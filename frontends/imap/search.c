@@ -12,9 +12,10 @@ enum { SEARCH_KEYS_MAX = 4096, SEARCH_STRING_MAX = 8 << 10 };
 static const char badcharset[] = "NO [BADCHARSET (US-ASCII UTF-8)] Only US-ASCII and UTF-8";
 static const char too_large[] = "NO [LIMIT] Search too large";
 
-/* A sequence set before it is resolved; key->set stands for it until the command runs. */
+/* A sequence set as it was sent, and what it means now. */
 struct unresolved {
-    struct tb_uidset set; /* first: key->set points here */
+    struct tb_uidset set; /* key->set points here; its memory is an arena's */
+    size_t room;          /* ranges that set.v has room for */
     struct imap_set wire;
 };
 
@@ -311,13 +312,14 @@ static void partial_range(struct imap_parser *p, struct imap_search *a)
 
 /* search-return-opts = SP "RETURN" SP "(" [search-return-opt *(SP search-return-opt)] ")"; () means ALL (RFC 4731 3.1)
  */
-static void return_options(struct imap_parser *p, struct imap_search *a)
+static void return_options(struct imap_parser *p, struct imap_search *a, bool contexts)
 {
     static const struct {
         const char *name;
         uint8_t bit;
-    } options[] = {{"MIN", RETURN_MIN},     {"MAX", RETURN_MAX},   {"ALL", RETURN_ALL},
-                   {"COUNT", RETURN_COUNT}, {"SAVE", RETURN_SAVE}, {"PARTIAL", RETURN_PARTIAL}};
+    } options[] = {{"MIN", RETURN_MIN},       {"MAX", RETURN_MAX},        {"ALL", RETURN_ALL},
+                   {"COUNT", RETURN_COUNT},   {"SAVE", RETURN_SAVE},      {"PARTIAL", RETURN_PARTIAL},
+                   {"UPDATE", RETURN_UPDATE}, {"CONTEXT", RETURN_CONTEXT}};
     a->extended = true;
     imap_sp(p);
     imap_expect(p, '(');
@@ -328,8 +330,8 @@ static void return_options(struct imap_parser *p, struct imap_search *a)
         size_t i = 0;
         while (i < TB_ARRAY_LEN(options) && !tb_slice_ieq(name, tb_slice_str(options[i].name)))
             i++;
-        if (i == TB_ARRAY_LEN(options)) {
-            imap_fail(p, "BAD No such SEARCH return option");
+        if (i == TB_ARRAY_LEN(options) || (!contexts && options[i].bit & (RETURN_UPDATE | RETURN_CONTEXT))) {
+            imap_fail(p, "BAD No such return option");
             return;
         }
         a->wants |= options[i].bit;
@@ -344,11 +346,11 @@ static void return_options(struct imap_parser *p, struct imap_search *a)
         a->wants = RETURN_ALL;
 }
 
-void imap_search_return(struct imap_parser *p, struct imap_search *a)
+void imap_search_return(struct imap_parser *p, struct imap_search *a, bool contexts)
 {
     struct imap_parser opts = *p;
     if (tb_slice_ieq(imap_word(&opts), TB_SLICE("RETURN")) && imap_at(&opts, ' ')) {
-        return_options(&opts, a);
+        return_options(&opts, a, contexts);
         *p = opts;
     }
 }
@@ -366,16 +368,9 @@ void imap_search_criteria(struct imap_parser *p, struct imap_search *a)
     a->root = key_list(p, a);
 }
 
-/* search = "SEARCH" [search-return-opts] [SP "CHARSET" SP astring] 1*(SP search-key) */
-void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
+/* search-program = ["CHARSET" SP charset SP] search-key *(SP search-key); RFC 4466 2.6.1 */
+void imap_search_program(struct imap_parser *p, struct imap_search *a)
 {
-    struct imap_search *a = tb_arena_alloc(p->arena, sizeof *a);
-    cmd->args = a;
-    imap_sp(p);
-    if (!a)
-        return;
-    a->tag = cmd->tag;
-    imap_search_return(p, a);
     struct imap_parser look = *p;
     if (tb_slice_ieq(imap_word(&look), TB_SLICE("CHARSET"))) {
         imap_sp(&look);
@@ -388,26 +383,126 @@ void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
     a->root = key_list(p, a);
 }
 
+/* search = "SEARCH" [search-return-opts] SP search-program */
+void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
+{
+    struct imap_search *a = tb_arena_alloc(p->arena, sizeof *a);
+    cmd->args = a;
+    imap_sp(p);
+    if (!a)
+        return;
+    a->tag = cmd->tag;
+    imap_search_return(p, a, true);
+    imap_search_program(p, a);
+}
+
 /* ---- running ---- */
 
-/* resolve: sequence sets to UIDs, now that there is a view. */
-static enum tb_rc resolve(struct imap_session *s, struct tb_search_key *k)
+/* ranges_room: memory for n ranges in a set, made once. */
+static bool ranges_room(struct unresolved *u, size_t n, struct tb_arena *arena)
+{
+    if (n > u->room || !u->set.v) {
+        struct tb_range *v = tb_arena_alloc(arena, (n + 1) * sizeof *v);
+        if (!v)
+            return false;
+        u->set.v = v;
+        u->room = u->set.cap = n;
+    }
+    u->set.n = 0;
+    return true;
+}
+
+/* saved_ranges: "$" is what is left of it in the view; none is no error (RFC 5182 2.1). */
+static enum tb_rc saved_ranges(struct unresolved *u, struct tb_view *v, const struct tb_uidset *saved,
+                               struct tb_arena *arena)
+{
+    struct tb_uidset left;
+    tb_uidset_init(&left);
+    if (saved)
+        tb_uidset_intersect(saved, tb_view_uids(v), &left);
+    bool good = !left.failed && ranges_room(u, left.n, arena);
+    if (good && left.n > 0)
+        memcpy(u->set.v, left.v, left.n * sizeof *left.v);
+    u->set.n = good ? left.n : 0;
+    tb_uidset_free(&left);
+    return good ? TB_OK : TB_LIMIT;
+}
+
+/* set_resolve: numbers beyond the end of the mailbox are no error in a search (RFC 7377 2). */
+static enum tb_rc set_resolve(struct unresolved *u, bool uid, struct tb_view *v, const struct tb_uidset *saved,
+                              struct tb_arena *arena)
+{
+    if (u->wire.saved)
+        return saved_ranges(u, v, saved, arena);
+    if (!ranges_room(u, u->wire.n, arena))
+        return TB_LIMIT;
+    enum tb_rc rc = imap_set_ranges(&u->wire, uid ? tb_view_uid_max(v) : tb_view_count(v), false, u->set.v, &u->set.n);
+    for (size_t i = 0; i < u->set.n && !uid; i++)
+        u->set.v[i] = (struct tb_range){tb_view_uid(v, u->set.v[i].first), tb_view_uid(v, u->set.v[i].last)};
+    return rc;
+}
+
+enum tb_rc imap_search_resolve(struct tb_search_key *k, struct tb_view *v, const struct tb_uidset *saved, bool again,
+                               struct tb_arena *arena)
 {
     for (; k; k = k->next) {
         enum tb_rc rc = TB_OK;
         if (k->op == TB_SEARCH_SEQ || k->op == TB_SEARCH_UID) {
             struct unresolved *u = TB_CONTAINER(k->set, struct unresolved, set);
-            rc = imap_set_resolve(s, &u->wire, k->op == TB_SEARCH_UID, &u->set);
+            if (!again || (k->op == TB_SEARCH_UID && !u->wire.saved))
+                rc = set_resolve(u, k->op == TB_SEARCH_UID, v, saved, arena);
         }
         uint64_t blob;
-        if (k->op == TB_SEARCH_BLOB)
-            k->number = tb_email_id_read(s->account, k->text, &blob) ? (int64_t)blob : -1;
+        if (k->op == TB_SEARCH_BLOB && !again)
+            k->number = tb_email_id_read(tb_view_account(v), k->text, &blob) ? (int64_t)blob : -1;
         if (rc == TB_OK && k->first)
-            rc = resolve(s, k->first);
+            rc = imap_search_resolve(k->first, v, saved, again, arena);
         if (rc != TB_OK)
             return rc;
     }
     return TB_OK;
+}
+
+static struct tb_uidset *set_copy(const struct tb_uidset *set, struct tb_arena *arena)
+{
+    const struct unresolved *from = TB_CONTAINER(set, struct unresolved, set);
+    struct unresolved *u = tb_arena_alloc(arena, sizeof *u);
+    struct imap_set_range *wire = tb_arena_alloc(arena, (from->wire.n + 1) * sizeof *wire);
+    if (!u || !wire || !ranges_room(u, from->wire.n > set->n ? from->wire.n : set->n, arena))
+        return NULL;
+    u->wire = from->wire;
+    u->wire.v = wire;
+    if (from->wire.n > 0)
+        memcpy(wire, from->wire.v, from->wire.n * sizeof *wire);
+    if (set->n > 0)
+        memcpy(u->set.v, set->v, set->n * sizeof *set->v);
+    u->set.n = set->n;
+    return &u->set;
+}
+
+struct tb_search_key *imap_search_copy(const struct tb_search_key *k, struct tb_arena *arena)
+{
+    struct tb_search_key *first = NULL;
+    for (struct tb_search_key **last = &first; k; k = k->next, last = &(*last)->next) {
+        struct tb_search_key *copy = *last = tb_arena_alloc(arena, sizeof *copy);
+        if (!copy)
+            return NULL;
+        *copy = *k;
+        copy->next = NULL;
+        copy->name = tb_arena_copy(arena, k->name);
+        copy->text = tb_arena_copy(arena, k->text);
+        copy->set = k->set ? set_copy(k->set, arena) : NULL;
+        copy->first = k->first ? imap_search_copy(k->first, arena) : NULL;
+    }
+    return arena->overflowed ? NULL : first;
+}
+
+bool imap_search_has(const struct tb_search_key *k, enum tb_search_op from, enum tb_search_op to)
+{
+    for (; k; k = k->next)
+        if ((k->op >= from && k->op <= to) || imap_search_has(k->first, from, to))
+            return true;
+    return false;
 }
 
 void imap_search_end(struct imap_search *a)
@@ -461,9 +556,6 @@ static enum imap_run put_found(struct imap_session *s, struct imap_search *a, bo
         /* UIDs next to each other are next to each other in the view too. */
         uint32_t seqno = uid ? 0 : tb_view_seqno(s->view, (uint32_t)a->uid);
         for (uint32_t turn = 0; a->uid <= r->last; a->uid++, turn++) {
-            struct tb_row row;
-            if (a->modseq && tb_view_row(s->view, (uint32_t)a->uid, &row) == TB_OK && row.modseq > a->highest)
-                a->highest = row.modseq;
             char *p = turn < 4 * IMAP_BATCH ? imap_room(&s->out, IMAP_U64_ROOM + 1) : NULL;
             if (!p)
                 return RUN_MORE;
@@ -473,7 +565,7 @@ static enum imap_run put_found(struct imap_session *s, struct imap_search *a, bo
     }
     if (a->modseq && found->n > 0) {
         imap_puts(&s->out, " (MODSEQ ");
-        imap_put_u64(&s->out, a->highest);
+        imap_put_u64(&s->out, tb_search_modseq(a->search));
         imap_putc(&s->out, ')');
     }
     imap_puts(&s->out, "\r\n");
@@ -573,9 +665,9 @@ static void put_number(struct imap_session *s, const char *name, uint64_t v)
 
 void imap_esearch_open(struct imap_session *s, const struct imap_search *a, bool uid)
 {
-    imap_puts(&s->out, "* ESEARCH (TAG ");
-    imap_put_string(&s->out, a->tag);
-    imap_puts(&s->out, uid ? ") UID" : ")");
+    imap_puts(&s->out, "* ESEARCH ");
+    imap_put(&s->out, a->correlator);
+    imap_puts(&s->out, uid ? " UID" : "");
 }
 
 void imap_esearch_partial(struct imap_session *s, const struct imap_search *a)
@@ -610,7 +702,8 @@ static bool esearch_begin(struct imap_session *s, struct imap_search *a, bool ui
         if (a->wants & RETURN_COUNT)
             put_number(s, " COUNT ", count);
         if (a->modseq && count > 0)
-            put_number(s, " MODSEQ ", highest_of(s, &about));
+            put_number(s, " MODSEQ ",
+                       ends_only(a) || a->wants & RETURN_PARTIAL ? highest_of(s, &about) : tb_search_modseq(a->search));
     }
     if (good && a->wants & RETURN_PARTIAL) {
         imap_esearch_partial(s, a);
@@ -662,7 +755,7 @@ enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, c
     if (a->last > 0 && a->whole) /* RFC 9738 3.3 */
         return imap_limit_reply(s, cmd, false, s->config->imap_message_limit, 0, "Too many messages to be ordered");
     if (rc == TB_INVALID)
-        return imap_reply(cmd, s->enabled & IMAP_UIDONLY ? IMAP_UIDREQUIRED : "BAD No such message");
+        return imap_reply(cmd, IMAP_UIDREQUIRED);
     return imap_reply_rc(cmd, rc);
 }
 
@@ -702,14 +795,30 @@ static enum tb_rc limit(struct imap_session *s, struct imap_search *a)
     return a->whole ? TB_LIMIT : TB_OK;
 }
 
+/* correlator: "(TAG ...)" of the ESEARCH responses; a tag is always fit for a quoted string. */
+static bool correlate(struct imap_session *s, struct imap_search *a)
+{
+    const size_t most = sizeof "(TAG \"\")" + a->tag.len;
+    char *text = tb_arena_alloc(&s->arena, most);
+    if (!text)
+        return false;
+    char *p = IMAP_FMT(text, "(TAG \"");
+    p = imap_fmt(p, a->tag.ptr, a->tag.len);
+    p = IMAP_FMT(p, "\")");
+    a->correlator = tb_slice(text, (size_t)(p - text));
+    return true;
+}
+
 static enum tb_rc search_start(struct imap_session *s, struct imap_search *a)
 {
     tb_uidset_init(&a->told);
+    if (!a->correlator.ptr && !correlate(s, a))
+        return TB_LIMIT;
     if (a->seqnos && s->enabled & IMAP_UIDONLY)
         return TB_INVALID; /* RFC 9586 3.5 */
     if (a->modseq)
         imap_condstore(s);
-    enum tb_rc rc = resolve(s, a->root);
+    enum tb_rc rc = imap_search_resolve(a->root, s->view, &s->saved, false, &s->arena);
     if (rc == TB_OK && s->config->imap_message_limit > 0)
         rc = limit(s, a);
     if (rc == TB_OK)
@@ -741,6 +850,8 @@ enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
     bool uid = cmd->verb->flags & VERB_UID;
     enum tb_rc rc;
     cmd->cleanup = search_cleanup;
+    if (a->wants & RETURN_UPDATE && !a->search && imap_context_known(s, a->tag))
+        return imap_reply(cmd, "BAD Tag reuse"); /* RFC 5267 4.3 */
     if (a->charset && s->enabled & IMAP_UTF8)
         return imap_reply(cmd, "BAD No CHARSET with UTF8=ACCEPT"); /* RFC 6855 3 */
     if (!a->extended && s->enabled & IMAP_REV2) {                  /* RFC 9051 6.4.4 */
@@ -755,7 +866,12 @@ enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)
     r = a->extended ? put_esearch(s, a, uid) : put_found(s, a, uid);
     if (r != RUN_DONE)
         return r;
-    if (a->op.rc == TB_OK && a->last > 0)
+    if (a->op.rc != TB_OK)
+        return imap_search_failed(s, cmd, a, a->op.rc);
+    bool updates = a->wants & RETURN_UPDATE && imap_context_add(s, a, uid);
+    if (a->last > 0)
         return imap_limit_reply(s, cmd, true, s->config->imap_message_limit, a->last, "SEARCH completed in part");
-    return a->op.rc == TB_OK ? imap_reply(cmd, "OK SEARCH completed") : imap_search_failed(s, cmd, a, a->op.rc);
+    if (a->wants & RETURN_UPDATE)
+        return imap_reply(cmd, updates ? "OK SEARCH completed, will notify" : "OK SEARCH completed, will not notify");
+    return imap_reply(cmd, "OK SEARCH completed");
 }

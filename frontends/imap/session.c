@@ -63,6 +63,7 @@ static void bye(struct imap_session *s, const char *text)
 void imap_unselect(struct imap_session *s)
 {
     imap_sync_abandon(s);
+    imap_contexts_end(s);
     if (s->view)
         tb_view_close(s->view);
     s->view = NULL;
@@ -396,7 +397,10 @@ static void end_command(struct imap_session *s)
 static enum imap_run phase_reply(struct imap_session *s)
 {
     uint8_t flags = s->cmd.verb->flags;
-    if (s->view && !(flags & VERB_QUIET) && !imap_sync(s, sync_how(s) | (flags & VERB_SHIFTS ? SYNC_EXPUNGE : 0)))
+    bool looks = s->view && !(flags & VERB_QUIET);
+    if (looks && !imap_contexts_active(s) && !imap_sync(s, sync_how(s) | (flags & VERB_SHIFTS ? SYNC_EXPUNGE : 0)))
+        return RUN_WAIT;
+    if (looks && !imap_contexts_tell(s))
         return RUN_WAIT;
     bool bad = s->cmd.reply.len > 0 && s->cmd.reply.ptr[0] == 'B';
     s->phase = PHASE_READ;

@@ -64,7 +64,7 @@ void imap_parse_sort(struct imap_parser *p, struct imap_cmd *cmd)
         return;
     a->search.tag = cmd->tag;
     a->search.whole = true;
-    imap_search_return(p, &a->search);
+    imap_search_return(p, &a->search, false);
     imap_expect(p, '(');
     do {
         sort_criterion(p, a);

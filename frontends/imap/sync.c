@@ -90,6 +90,8 @@ static bool begin(struct imap_session *s, uint8_t how)
     enum tb_rc rc = tb_view_refresh(s->view, how & SYNC_EXPUNGE, &y->arena, &y->changes);
     if (rc == TB_OK && (s->enabled & (IMAP_QRESYNC | IMAP_UIDONLY)))
         rc = gather_vanished(y);
+    if (rc == TB_OK && s->contexts)
+        imap_contexts_changed(s, &y->changes);
     y->changes.keywords_changed |= s->rights_changed; /* FLAGS and PERMANENTFLAGS are due too */
     s->rights_changed = false;
     if (rc == TB_OK && (y->changes.keywords_changed || y->changes.flags_n > 0)) {
@@ -203,6 +205,8 @@ static bool go_on(struct imap_session *s)
 {
     struct imap_sync *y = &s->sync;
     if (y->part == PART_EXPUNGE) {
+        if (s->contexts && y->next == 0 && !imap_contexts_leaving(s))
+            return false;
         if (!put_expunges(s, y))
             return false;
         y->part = PART_COUNT;

@@ -19,6 +19,7 @@ enum {
 static const struct imap_verb verbs[] = {
     {"APPEND", IN, VERB_SHIFTS, imap_parse_append, imap_run_append},
     {"AUTHENTICATE", OUT, VERB_QUIET, imap_parse_authenticate, imap_run_authenticate},
+    {"CANCELUPDATE", SEL, VERB_SHIFTS, imap_parse_cancelupdate, imap_run_cancelupdate},
     {"CAPABILITY", ANY, VERB_SHIFTS, imap_parse_none, imap_run_capability},
     {"CHECK", SEL, VERB_SHIFTS, imap_parse_none, imap_run_noop},
     {"CLOSE", SEL, VERB_QUIET, imap_parse_none, imap_run_close},
@@ -77,8 +78,8 @@ static const struct imap_verb verbs[] = {
  */
 static const char *const abroad[] = {
     // clang-format off
-    "APPEND", "CAPABILITY", "CHECK", "CLOSE", "COPY", "CREATE", "DELETE", "DELETEACL", "ENABLE", "EXAMINE",
-    "EXPUNGE", "FETCH", "GETACL", "GETMETADATA", "GETQUOTA", "GETQUOTAROOT", "ID", "IDLE", "LIST",
+    "APPEND", "CANCELUPDATE", "CAPABILITY", "CHECK", "CLOSE", "COPY", "CREATE", "DELETE", "DELETEACL", "ENABLE",
+    "EXAMINE", "EXPUNGE", "FETCH", "GETACL", "GETMETADATA", "GETQUOTA", "GETQUOTAROOT", "ID", "IDLE", "LIST",
     "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS", "NAMESPACE", "NOOP", "RENAME", "SEARCH", "SELECT",
     "SETACL", "SETMETADATA", "SETQUOTA", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD", "UID COPY",
     "UID EXPUNGE", "UID FETCH", "UID MOVE", "UID SEARCH", "UID SORT", "UID STORE", "UID THREAD", "UNSELECT",
@@ -192,6 +193,7 @@ static const struct {
     {"APPENDLIMIT=", cap_after}, /* and the number */
     {"BINARY", cap_after},
     {"COMPRESS=DEFLATE", cap_compress},
+    {"CONTEXT=SEARCH", cap_after},
     {"ESEARCH", cap_after},
     {"ESORT", cap_after},
     {"I18NLEVEL=1", cap_after},

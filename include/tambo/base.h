@@ -247,6 +247,9 @@ bool tb_uidset_has(const struct tb_uidset *s, uint32_t uid);
 uint64_t tb_uidset_count(const struct tb_uidset *s);
 /* tb_uidset_intersect: out = a and b. out is cleared first and is neither a nor b. */
 void tb_uidset_intersect(const struct tb_uidset *a, const struct tb_uidset *b, struct tb_uidset *out);
+/* tb_uidset_unite: out = a or b. tb_uidset_subtract: out = a without b. O(ranges); as tb_uidset_intersect. */
+void tb_uidset_unite(const struct tb_uidset *a, const struct tb_uidset *b, struct tb_uidset *out);
+void tb_uidset_subtract(const struct tb_uidset *a, const struct tb_uidset *b, struct tb_uidset *out);
 /* tb_uidset_write: the set as RFC 9051 sequence-set text ("1:4,7"). */
 void tb_uidset_write(const struct tb_uidset *s, struct tb_buf *out);
 

@@ -119,6 +119,8 @@ uint32_t tb_view_seqno(const struct tb_view *v, uint32_t uid); /* 0 if not in th
 uint32_t tb_view_uid_max(const struct tb_view *v);             /* 0 if empty */
 /* tb_view_uids: the UIDs in the view; the view's own, until its next refresh. */
 const struct tb_uidset *tb_view_uids(const struct tb_view *v);
+/* tb_view_gone: of these, the ones that were removed and may not be told yet; until the next refresh too. */
+const struct tb_uidset *tb_view_gone(const struct tb_view *v);
 /* tb_view_uidnext: every message below it is or was in the view. */
 uint32_t tb_view_uidnext(const struct tb_view *v);
 /* tb_view_modseq: every change up to it is in the view: RFC 7162's HIGHESTMODSEQ as this session knows it. */

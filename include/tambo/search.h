@@ -56,6 +56,8 @@ enum tb_rc tb_search_begin(struct tb_view *v, const struct tb_search_key *key, i
 void tb_search_step(struct tb_search *s, struct tb_op *op);
 /* tb_search_found: UIDs found so far, ascending; the search's own until end. */
 const struct tb_uidset *tb_search_found(const struct tb_search *s);
+/* tb_search_modseq: the highest of what was found so far; 0: nothing was. */
+uint64_t tb_search_modseq(const struct tb_search *s);
 /* tb_search_at: every message with a lower UID was looked at or is being looked at. */
 uint32_t tb_search_at(const struct tb_search *s);
 void tb_search_end(struct tb_search *s); /* a step in flight is abandoned: its done does not run */

@@ -1,5 +1,5 @@
 /*
- * test_uidset.c: random adds, removes and intersections of uidsets against a bitmap, seeded.
+ * test_uidset.c: random adds, removes, intersections, unions and differences of uidsets against a bitmap, seeded.
  *
  * Usage: test_uidset [SEED]; without one, a fixed list of seeds.
  */
@@ -110,6 +110,14 @@ static void run_seed(uint64_t seed)
             tb_uidset_intersect(&s[0], &s[1], &meet);
             for (size_t i = 0; i <= SPAN; i++)
                 both[i] = model[0][i] && model[1][i];
+            same(&meet, both, base);
+            tb_uidset_unite(&s[0], &s[1], &meet);
+            for (size_t i = 0; i <= SPAN; i++)
+                both[i] = model[0][i] || model[1][i];
+            same(&meet, both, base);
+            tb_uidset_subtract(&s[0], &s[1], &meet);
+            for (size_t i = 0; i <= SPAN; i++)
+                both[i] = model[0][i] && !model[1][i];
             same(&meet, both, base);
             check_text(&s[which]);
         }

@@ -197,7 +197,7 @@ def main():
     checks = wire.Checks()
     with Daemon(build=args.build, io=args.io, accounts=["ann"]) as daemon:
         run(daemon, checks)
-    with Daemon(build=args.build, io=args.io, accounts=["u%d" % i for i in range(6)],
+    with Daemon(build=args.build, io=args.io, accounts=["u%d" % i for i in range(24)],  # by lot: some in each shard
                 init=("--shards", "2", "--segment-size", "4M")) as daemon:
         away(daemon, checks)
     return checks.finish()

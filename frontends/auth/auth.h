@@ -75,12 +75,16 @@ enum tb_rc tb_oauth_keys(struct tb_slice json, struct tb_error *err) TB_USE_RESU
 
 /* ---- a login ---- */
 
-enum tb_refusal { REFUSED_CREDENTIALS, REFUSED_AUTHORIZATION, REFUSED_EXPIRED };
+/* tb_login_private: may passwords pass here? */
+bool tb_login_private(const struct tb_config *cfg, bool secure, bool loopback);
+
+enum tb_refusal { REFUSED_CREDENTIALS, REFUSED_AUTHORIZATION, REFUSED_EXPIRED, REFUSED_NO_ACCOUNT };
 
 struct tb_login {                /* the caller's, alive until op.done */
     struct tb_op op;             /* op.rc: OK, INVALID (see refusal), BUSY (throttled, or no memory: try later) */
     struct tb_identity identity; /* filled when OK, but for the secret: who the session is for */
-    enum tb_refusal refusal; /* when INVALID: AUTHORIZATION: right, but may not act for authzid; EXPIRED: no longer */
+    enum tb_refusal refusal;     /* when INVALID. AUTHORIZATION: right, but may not act for authzid; EXPIRED: no longer;
+                                    NO_ACCOUNT: a third party vouches for the name, and there is none here */
     /* private */
     struct tb_worker *worker;
     const struct tb_config *cfg;

@@ -1,9 +1,9 @@
 /*
  * login.c: one attempt to log in, from name and password, or a SASL exchange, to an identity.
  *
- * Says the same and works as long for a name that does not exist: such a password is verified against the secret that
- * matched last (of whatever scheme and cost this store's accounts have), and the outcome is ignored. Never runs the
- * caller's done inside tb_login_start, never on another thread than the caller's. The password is wiped before done.
+ * Says the same and works as long for a name that does not exist: such a password is verified against the secret of an
+ * account that stands in for it (nobody.c), and the outcome is ignored. Never runs the caller's done inside
+ * tb_login_start, never on another thread than the caller's. The password is wiped before done.
  *
  * States: start -> (throttled | too many | cheap: verified at once | offloaded -> hashed) -> finish -> (upgraded) ->
  * posted to ourselves.
@@ -13,6 +13,7 @@
  * scheme is stored anew, if so configured, unless the secret has changed meanwhile.
  */
 #include "frontends/auth/auth.h"
+#include "frontends/auth/nobody.h"
 #include "frontends/auth/password.h"
 #include "frontends/auth/sasl.h"
 #include "frontends/auth/throttle.h"
@@ -22,32 +23,12 @@
 #include "frontends/config/config.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
 enum { HASHES_MAX = 256 }; /* under way or waiting for a helper, in the whole process; more are told to try later */
 
 static _Atomic unsigned hashes;
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-/* Until somebody has logged in: our default scheme. No password has this hash. */
-static char last_matched[TB_SECRET_MAX + 1] = "{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$"
-                                              "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
-static void stand_in(char secret[TB_SECRET_MAX + 1])
-{
-    (void)pthread_mutex_lock(&lock); /* a plain mutex of our own cannot fail */
-    memcpy(secret, last_matched, sizeof(last_matched));
-    (void)pthread_mutex_unlock(&lock);
-}
-
-static void remember(const char secret[TB_SECRET_MAX + 1])
-{
-    (void)pthread_mutex_lock(&lock);
-    memcpy(last_matched, secret, sizeof(last_matched));
-    (void)pthread_mutex_unlock(&lock);
-}
 
 /* The name as it may stand in a log line: no byte of it can end the field or begin another. */
 static void log_failure(const struct tb_login *l, const char *reason)
@@ -83,6 +64,31 @@ static void answer(struct tb_login *l, enum tb_rc rc)
         memset(&l->identity, 0, sizeof(l->identity));
     l->op.rc = rc;
     tb_io_post(io, io, &l->op);
+}
+
+static struct tb_throttle_limits limits_of(const struct tb_login *l)
+{
+    return (struct tb_throttle_limits){.account = l->cfg->login_failures_account,
+                                       .network = l->cfg->login_failures_network};
+}
+
+/* Is it one try too many? Then it is answered, without a word about what it was. */
+static bool throttled(struct tb_login *l)
+{
+    struct tb_throttle_limits limits = limits_of(l);
+
+    if (!tb_throttle_blocked(&limits, l->peer, counted_name(l), tb_io_now_ns(tb_worker_io(l->worker))))
+        return false;
+    log_failure(l, "throttled");
+    answer(l, TB_BUSY);
+    return true;
+}
+
+static void count_failure(const struct tb_login *l)
+{
+    struct tb_throttle_limits limits = limits_of(l);
+
+    tb_throttle_failed(&limits, l->peer, counted_name(l), tb_io_now_ns(tb_worker_io(l->worker)));
 }
 
 static bool is_master(const struct tb_login *l)
@@ -152,18 +158,14 @@ static bool is_trusted(const struct tb_login *l)
 
 static void passed(struct tb_login *l)
 {
-    uint64_t now = tb_io_now_ns(tb_worker_io(l->worker));
-
-    if (!is_trusted(l))
-        remember(l->identity.secret);
     if (authorize(l) != TB_OK) {
-        tb_throttle_failed(l->peer, counted_name(l), now);
+        count_failure(l);
         log_failure(l, "authorization");
         l->refusal = REFUSED_AUTHORIZATION;
         answer(l, TB_INVALID);
         return;
     }
-    tb_throttle_passed(l->peer, counted_name(l), now);
+    tb_throttle_passed(l->peer, counted_name(l), tb_io_now_ns(tb_worker_io(l->worker)));
     if (!store_fresh(l))
         answer(l, TB_OK);
 }
@@ -177,8 +179,11 @@ static const char *why(const struct tb_login *l)
     return !l->known ? "unknown" : l->sasl && l->sasl->spoilt ? "binding" : "password";
 }
 
+/* Others may have failed while this one was looked at: of all that began together no more count than one by one. */
 static void finish(struct tb_login *l)
 {
+    if (throttled(l))
+        return;
     if (l->known && l->match) {
         passed(l);
         return;
@@ -188,9 +193,11 @@ static void finish(struct tb_login *l)
         answer(l, TB_BUSY);
         return;
     }
-    tb_throttle_failed(l->peer, counted_name(l), tb_io_now_ns(tb_worker_io(l->worker)));
+    count_failure(l);
     if (is_trusted(l) && l->sasl->trust == TRUST_EXPIRED)
         l->refusal = REFUSED_EXPIRED;
+    if (is_trusted(l) && l->sasl->trust == TRUST_GOOD) /* it is his name: he learns nothing of others */
+        l->refusal = REFUSED_NO_ACCOUNT;
     log_failure(l, why(l));
     answer(l, TB_INVALID);
 }
@@ -317,22 +324,18 @@ static void start(struct tb_login *l, bool fits)
     tb_throttle_key(key);
     if (fits && tb_name_resolve(store, l->cfg, tb_slice_str(l->name), &l->identity, NULL) == TB_OK)
         l->known = l->identity.secret[0] != '\0' || is_trusted(l);
-    if (tb_throttle_blocked(l->peer, counted_name(l), tb_io_now_ns(io))) {
-        log_failure(l, "throttled");
-        answer(l, TB_BUSY);
+    if (throttled(l))
         return;
-    }
     if (is_trusted(l)) {
         l->match = l->sasl->trust == TRUST_GOOD;
         finish(l);
         return;
     }
-    l->upgrade = l->known && !is_scram(l) && l->cfg->password_upgrade &&
-                 !tb_secret_is(l->identity.secret, l->cfg->password_scheme);
+    if (!l->known)
+        tb_nobody_secret(store, l->cfg, l->name, l->identity.secret);
+    l->upgrade = !is_scram(l) && l->cfg->password_upgrade && !tb_secret_is(l->identity.secret, l->cfg->password_scheme);
     if (l->upgrade)
         tb_io_random(io, l->salt, sizeof(l->salt));
-    if (!l->known)
-        stand_in(l->identity.secret);
     if (cheap(l)) {
         verify(l);
         finish(l);

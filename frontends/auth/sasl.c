@@ -15,6 +15,7 @@
  */
 #include "frontends/auth/sasl.h"
 #include "frontends/auth/auth.h"
+#include "frontends/auth/nobody.h"
 #include "frontends/auth/oauth.h"
 #include "frontends/auth/password.h"
 #include "frontends/auth/scram.h"
@@ -127,43 +128,29 @@ static enum tb_sasl_step take_login(struct tb_sasl *s, struct tb_slice message)
 
 /* ---- SCRAM ---- */
 
-/*
- * fake_salt: of a name that has no salt of its own. The same for every way to write the name of one account, as a real
- * salt would be, whether there is such an account or not.
- */
-static void fake_salt(const struct tb_sasl *s, const char *name, uint8_t salt[TB_SCRAM_SALT_BYTES])
-{
-    const char *home = s->env.cfg->default_domain ? s->env.cfg->default_domain : "";
-    const char *at = strrchr(name, '@');
-    size_t local = at ? (size_t)(at - name) : strlen(name), n = 0;
-    const char *plus = memchr(name, '+', local);
-    uint8_t key[32], mac[TB_SHA256_BYTES];
-    char text[TB_NAME_MAX];
-
-    if (plus)
-        local = (size_t)(plus - name);
-    if (at && tb_slice_ieq(tb_slice_str(at + 1), tb_slice_str(home)))
-        at = NULL;
-    for (size_t i = 0; i < local; i++)
-        text[n++] = name[i];
-    for (; at && *at; at++)
-        text[n++] = *at;
-    for (size_t i = 0; i < n; i++)
-        text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + ('a' - 'A')) : text[i];
-    tb_store_secret(tb_worker_store(s->env.worker), "scram", key);
-    tb_hmac_sha256(key, sizeof(key), text, n, mac);
-    memcpy(salt, mac, TB_SCRAM_SALT_BYTES);
-}
-
 enum tb_secret_scram tb_sasl_keys(const struct tb_sasl *s, const struct tb_identity *who, const char *name,
                                   struct tb_scram_keys *keys, struct tb_slice *password)
 {
+    struct tb_store *store = tb_worker_store(s->env.worker);
     enum tb_secret_scram kind = tb_secret_scram(who->secret, keys, password);
+    char secret[TB_SECRET_MAX + 1];
+    struct tb_slice ignored;
 
     if (kind == SECRET_KEYS)
         return kind;
     *keys = (struct tb_scram_keys){.rounds = TB_SCRAM_ROUNDS, .salt_len = TB_SCRAM_SALT_BYTES};
-    fake_salt(s, who->name[0] ? who->name : name, keys->salt);
+    if (who->secret[0] == '\0') {
+        struct tb_scram_keys others;
+
+        tb_nobody_secret(store, s->env.cfg, name, secret);
+        if (tb_secret_scram(secret, &others, &ignored) == SECRET_KEYS) {
+            keys->rounds = others.rounds;
+            keys->salt_len = others.salt_len;
+        }
+        explicit_bzero(secret, sizeof(secret));
+        explicit_bzero(&others, sizeof(others));
+    }
+    tb_nobody_salt(store, s->env.cfg, who->name[0] ? who->name : name, keys->salt, keys->salt_len);
     return kind;
 }
 

@@ -1,12 +1,14 @@
 /*
- * throttle.c: 20 failed logins a minute, for each network (IPv4 /24, IPv6 /64) and for each account.
+ * throttle.c: so many failed logins a minute, for each network (IPv4 /24, IPv6 /64) and for each account.
  *
  * Loopback and UNIX sockets are no network: behind them is a proxy or webmail that speaks for many. In a network where
  * an account's owner has logged in lately, strangers' failures elsewhere do not lock the owner out.
  *
- * Memory is fixed: four-way tables of debts. A debt is a point in time: each failure moves it 3 s on, it is paid by
- * waiting, and who owes a minute is blocked. A full set forgets its smallest debt. Keys are hashed with a secret, so
- * that nobody can aim at a set. Process-wide, under one mutex, held for a few dozen instructions.
+ * Memory is fixed: four-way tables of debts. A debt is a point in time: each failure moves it on by its price, it is
+ * paid by waiting, and who could not owe one more within a minute is blocked. The price is two minutes over the limit:
+ * half the limit at once and the other half while the minute passes, so that no minute has more. A full set forgets its
+ * smallest debt. Keys are hashed with a secret, so that nobody can aim at a set. Process-wide, under one mutex, held
+ * for a few dozen instructions.
  */
 #include "frontends/auth/throttle.h"
 
@@ -16,8 +18,7 @@
 enum { WAYS = 4, SETS = 2048, KEY_BYTES_MAX = 320 };
 
 static const uint64_t second_ns = 1000000000u;
-#define FAILURE_NS (3 * second_ns)
-#define BLOCKED_NS (60 * second_ns)
+#define DEBT_NS (60 * second_ns)
 #define OWNER_NS (7 * 86400 * second_ns)
 
 struct debt {
@@ -118,7 +119,26 @@ static void owe(struct table *t, uint64_t hash, uint64_t now_ns, uint64_t add_ns
         d->until_ns = now_ns + most_ns;
 }
 
-bool tb_throttle_blocked(const char *peer, struct tb_slice account, uint64_t now_ns)
+/* What one failure costs. */
+static uint64_t price(uint32_t limit)
+{
+    return limit < 2 ? DEBT_NS : (2 * DEBT_NS + limit - 1) / limit;
+}
+
+/* Does it owe so much that one failure more would be one too many? */
+static bool full(uint32_t limit, uint64_t hash, uint64_t now_ns)
+{
+    return limit > 0 && owed(&failures, hash, now_ns) > DEBT_NS - price(limit);
+}
+
+static void fail(uint32_t limit, uint64_t hash, uint64_t now_ns)
+{
+    if (limit > 0)
+        owe(&failures, hash, now_ns, price(limit), DEBT_NS);
+}
+
+bool tb_throttle_blocked(const struct tb_throttle_limits *limits, const char *peer, struct tb_slice account,
+                         uint64_t now_ns)
 {
     uint8_t net[8];
     size_t net_len = network(peer, net);
@@ -126,22 +146,23 @@ bool tb_throttle_blocked(const char *peer, struct tb_slice account, uint64_t now
 
     (void)pthread_mutex_lock(&lock);
     if (net_len > 0)
-        blocked = owed(&failures, hash_of('n', net, net_len, TB_SLICE("")), now_ns) >= BLOCKED_NS;
+        blocked = full(limits->network, hash_of('n', net, net_len, TB_SLICE("")), now_ns);
     if (!blocked && (net_len == 0 || owed(&owners, hash_of('o', net, net_len, account), now_ns) == 0))
-        blocked = owed(&failures, hash_of('a', NULL, 0, account), now_ns) >= BLOCKED_NS;
+        blocked = full(limits->account, hash_of('a', NULL, 0, account), now_ns);
     (void)pthread_mutex_unlock(&lock);
     return blocked;
 }
 
-void tb_throttle_failed(const char *peer, struct tb_slice account, uint64_t now_ns)
+void tb_throttle_failed(const struct tb_throttle_limits *limits, const char *peer, struct tb_slice account,
+                        uint64_t now_ns)
 {
     uint8_t net[8];
     size_t net_len = network(peer, net);
 
     (void)pthread_mutex_lock(&lock);
     if (net_len > 0)
-        owe(&failures, hash_of('n', net, net_len, TB_SLICE("")), now_ns, FAILURE_NS, BLOCKED_NS);
-    owe(&failures, hash_of('a', NULL, 0, account), now_ns, FAILURE_NS, BLOCKED_NS);
+        fail(limits->network, hash_of('n', net, net_len, TB_SLICE("")), now_ns);
+    fail(limits->account, hash_of('a', NULL, 0, account), now_ns);
     (void)pthread_mutex_unlock(&lock);
 }
 

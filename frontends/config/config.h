@@ -33,12 +33,13 @@ struct tb_config {
     char *log_level;                 /* error warn info debug */
     uint32_t workers;                /* 0: one per core, at most the store's shards */
     uint64_t message_bytes_max;
-    bool plain_login;      /* "loopback" or "always" as written; true = always; false = loopback only */
-    char *password_scheme; /* "SCRAM-SHA-256" ...: of new secrets */
-    bool password_upgrade; /* "false" or "true" */
-    char *scram;           /* "auto", "always", "never" */
-    char **master_users;   /* accounts that may act for all others, NULL-ended */
-    char *oauth_jwks;      /* path; "": no tokens */
+    char *plain_login;                                       /* "loopback", "always", "never" */
+    char *password_scheme;                                   /* "SCRAM-SHA-256" ...: of new secrets */
+    bool password_upgrade;                                   /* "false" or "true" */
+    char *scram;                                             /* "auto", "always", "never" */
+    uint32_t login_failures_account, login_failures_network; /* a minute; 0: as many as come */
+    char **master_users;                                     /* accounts that may act for all others, NULL-ended */
+    char *oauth_jwks;                                        /* path; "": no tokens */
     char *oauth_issuer, *oauth_audience, *oauth_claim;
     uint32_t connections_max;
     uint32_t imap_idle_s, imap_progress_s, pop3_idle_s, smtp_idle_s, pre_auth_s;

@@ -99,7 +99,7 @@ void imap_still_working(struct imap_session *s, uint64_t done, uint64_t goal)
 
 bool imap_plain_allowed(struct imap_session *s)
 {
-    return tb_conn_secure(s->conn) || s->config->plain_login || tb_conn_loopback(s->conn);
+    return tb_login_private(s->config, tb_conn_secure(s->conn), tb_conn_loopback(s->conn));
 }
 
 /* ---- reading a command ---- */

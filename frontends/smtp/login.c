@@ -14,7 +14,7 @@
 bool smtp_auth_offered(const struct smtp_session *s)
 {
     return s->kind == SMTP_SUBMISSION &&
-           (tb_conn_secure(s->conn) || tb_conn_loopback(s->conn) || smtp_config(s)->plain_login);
+           tb_login_private(smtp_config(s), tb_conn_secure(s->conn), tb_conn_loopback(s->conn));
 }
 
 static struct tb_sasl_env env_of(const struct smtp_session *s)

@@ -71,7 +71,7 @@ class Dialogue:
             self.modes = rest.split()
         elif word == "config":
             key, _, value = rest.partition(" ")
-            self.config[key] = value.strip()
+            self.config[key] = value.strip().replace("{{here}}", os.path.dirname(self.path))
             self.own_daemon = True
         elif word == "alone":
             self.own_daemon = True
@@ -259,6 +259,9 @@ class Connection:
 # ---- one run of one dialogue ----
 
 
+UNCOUNTED = {"login_failures_account": 0}  # dialogues that share a daemon are wrong about the same names
+
+
 class Run:
     def __init__(self, dialogue, mode, daemon, names, timeout_s):
         self.dialogue, self.mode, self.daemon, self.timeout_s = dialogue, mode, daemon, timeout_s
@@ -269,6 +272,8 @@ class Run:
         self.variables = {"host": tambo.HOSTNAME.encode()}
         for key in ("u", "u2"):
             self._account(key)
+        self.variables["plain_as"] = base64.b64encode(self.variables["u2"] + b"\0" + self.variables["u"] + b"\0" +
+                                                      tambo.PASSWORD.encode())
 
     def _account(self, key):
         name = self.names.pop(0).encode()
@@ -499,7 +504,7 @@ def run_own(dialogue, mode, options, report, io):
     """On a daemon of its own, with its settings."""
     names = ["u%d" % i for i in range(dialogue.accounts)]
     try:
-        with tambo.Daemon(options.build, io, dialogue.config, names) as daemon:
+        with tambo.Daemon(options.build, io, {**UNCOUNTED, **dialogue.config}, names) as daemon:
             run_one(dialogue, mode, daemon, names, options, report, io)
     except tambo.StartError as e:
         report.result("%s [%s, %s]" % (dialogue.name, mode, io), 0, "  %s" % e)
@@ -514,7 +519,7 @@ def run_backend(dialogues, io, options, report):
         names += lots[-1]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         if shared:
-            with tambo.Daemon(options.build, io, None, names) as daemon:
+            with tambo.Daemon(options.build, io, UNCOUNTED, names) as daemon:
                 todo = [pool.submit(run_one, d, m, daemon, lot, options, report, io)
                         for (d, m), lot in zip(shared, lots)]
                 concurrent.futures.wait(todo)

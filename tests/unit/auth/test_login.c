@@ -56,6 +56,15 @@ enum tb_rc tb_directory_find(struct tb_store *store, struct tb_slice name, struc
     return TB_NOTFOUND;
 }
 
+static int stands_in = 2; /* which account comes behind the letters made of a name */
+
+enum tb_rc tb_directory_next(struct tb_store *store, struct tb_slice after, struct tb_identity *out)
+{
+    (void)store;
+    (void)after;
+    return tb_directory_find(NULL, tb_slice_str(accounts[stands_in].name), out);
+}
+
 struct tb_io *tb_worker_io(struct tb_worker *w)
 {
     (void)w;
@@ -143,7 +152,9 @@ static struct tb_config cfg = {.default_domain = (char[]){"Example.test"},
                                .hostname = (char[]){"mail.example.test"},
                                .local_domains = further,
                                .password_scheme = (char[]){"SCRAM-SHA-256"},
-                               .scram = (char[]){"auto"}};
+                               .scram = (char[]){"auto"},
+                               .login_failures_account = 20,
+                               .login_failures_network = 20};
 
 static void assert_resolves(const char *name, const char *account, const char *detail)
 {
@@ -282,18 +293,32 @@ static void unknown_names_work_as_hard(void **state)
     bool done = false;
 
     (void)state;
-    assert_int_equal(try_login("unix", "carl@other.test", "secret", &l), TB_OK); /* a slow scheme matched last */
+    memset(&l, 0, sizeof(l));
+    stands_in = 2; /* of a slow scheme */
     l.op.done = set_flag;
     l.op.user = &done;
     tb_login_start(NULL, &cfg, "imap", "unix", TB_SLICE("nobody1"), TB_SLICE("x"), &l);
     assert_non_null(io.offloaded);
     turn();
     assert_int_equal(l.op.rc, TB_INVALID);
-    assert_int_equal(try_login("unix", "anna", "secret", &l), TB_OK); /* now a cheap one */
+    stands_in = 0; /* of a cheap one */
     tb_login_start(NULL, &cfg, "imap", "unix", TB_SLICE("nobody2"), TB_SLICE("secret"), &l);
     assert_null(io.offloaded);
     turn();
     assert_int_equal(l.op.rc, TB_INVALID);
+    cfg.password_upgrade = true; /* then hers is looked at by a helper, and so is nobody's */
+    tb_login_start(NULL, &cfg, "imap", "unix", TB_SLICE("nobody3"), TB_SLICE("secret"), &l);
+    assert_non_null(io.offloaded);
+    turn();
+    assert_int_equal(l.op.rc, TB_INVALID);
+    assert_string_equal(changed, "");
+    cfg.password_upgrade = false;
+    stands_in = 5; /* nobody has a login */
+    tb_login_start(NULL, &cfg, "imap", "unix", TB_SLICE("nobody4"), TB_SLICE("secret"), &l);
+    assert_non_null(io.offloaded);
+    turn();
+    assert_int_equal(l.op.rc, TB_INVALID);
+    stands_in = 2;
 }
 
 static void too_many(void **state)
@@ -305,12 +330,38 @@ static void too_many(void **state)
     io.now_ns += 3600000000000u;
     while (wrong < 100 && try_login("198.51.100.9", wrong % 2 ? "anna" : "nobody", "wrong", &l) == TB_INVALID)
         wrong++;
-    assert_int_equal(wrong, 20);
+    assert_int_equal(wrong, 10);
     assert_int_equal(l.op.rc, TB_BUSY);
     assert_int_equal(try_login("198.51.100.10", "bob", "secret", &l), TB_BUSY); /* not even with the right one */
     assert_int_equal(try_login("198.51.101.1", "bob", "secret", &l), TB_OK);
     io.now_ns += 61000000000u;
     assert_int_equal(try_login("198.51.100.10", "bob", "secret", &l), TB_OK);
+}
+
+/* Begun while it was allowed, answered when it is no more: neither right nor wrong. */
+static void too_many_at_once(void **state)
+{
+    static struct tb_login many[12];
+    struct tb_op *hashes[TB_ARRAY_LEN(many)];
+    bool done[TB_ARRAY_LEN(many)] = {false};
+
+    (void)state;
+    io.now_ns += 3600000000000u;
+    for (size_t i = 0; i < TB_ARRAY_LEN(many); i++) {
+        many[i].op = (struct tb_op){.done = set_flag, .user = &done[i]};
+        tb_login_start(NULL, &cfg, "imap", "unix", TB_SLICE("carl@other.test"),
+                       i == TB_ARRAY_LEN(many) - 1 ? TB_SLICE("secret") : TB_SLICE("wrong"), &many[i]);
+        hashes[i] = io.offloaded;
+        io.offloaded = NULL;
+        assert_non_null(hashes[i]);
+    }
+    for (size_t i = 0; i < TB_ARRAY_LEN(many); i++) {
+        hashes[i]->work(hashes[i]);
+        hashes[i]->done(hashes[i]);
+        turn();
+        assert_true(done[i]);
+        assert_int_equal(many[i].op.rc, i < 10 ? TB_INVALID : TB_BUSY);
+    }
 }
 
 /* ---- SASL: SCRAM as a client of its own speaks it ---- */
@@ -464,6 +515,7 @@ static void nobody_can_tell(void **state)
     };
     char salt[4][400];
     struct client c;
+    int rounds[4];
 
     (void)state;
     for (size_t i = 0; i < TB_ARRAY_LEN(ways); i++) {
@@ -481,6 +533,18 @@ static void nobody_can_tell(void **state)
             assert_string_not_equal(salt[i], salt[k]);
         assert_int_equal(strlen(strstr(salt[i], ",i=")), i < 3 ? 8 : 7);
     }
+    for (stands_in = 5; stands_in < 7; stands_in++) { /* rounds as others have them, which may not be ours */
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(say_first(&c, "SCRAM-SHA-256", ways[i][0]), SASL_CHALLENGE);
+            rounds[i] = atoi(strstr(c.server_first, ",i=") + 3);
+            tb_sasl_wipe(&c.sasl);
+        }
+        assert_int_equal(rounds[0], stands_in == 6 ? 4096 : 32768);
+        assert_int_equal(rounds[1], 32768); /* anna exists */
+        assert_int_equal(rounds[2], rounds[0]);
+        assert_int_equal(rounds[3], 4096);
+    }
+    stands_in = 2;
 }
 
 static void scram_refused(void **state)
@@ -579,10 +643,16 @@ static void upgrades(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names),         cmocka_unit_test(logins),  cmocka_unit_test(unknown_names_work_as_hard),
-        cmocka_unit_test(too_many),      cmocka_unit_test(scram),   cmocka_unit_test(nobody_can_tell),
-        cmocka_unit_test(scram_refused), cmocka_unit_test(masters), cmocka_unit_test(upgrades)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(names),
+                                       cmocka_unit_test(logins),
+                                       cmocka_unit_test(unknown_names_work_as_hard),
+                                       cmocka_unit_test(too_many),
+                                       cmocka_unit_test(too_many_at_once),
+                                       cmocka_unit_test(scram),
+                                       cmocka_unit_test(nobody_can_tell),
+                                       cmocka_unit_test(scram_refused),
+                                       cmocka_unit_test(masters),
+                                       cmocka_unit_test(upgrades)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,7 +77,7 @@ static void empty_file_works(void **state)
     assert_int_equal(c->message_bytes_max, 100 << 20);
     assert_int_equal(c->imap_idle_s, 1800);
     assert_string_equal(c->io, "auto");
-    assert_false(c->plain_login);
+    assert_string_equal(c->plain_login, "loopback");
     assert_true(c->hostname[0] != '\0');
     assert_string_equal(c->default_domain, c->hostname);
     assert_non_null(c->local_domains);
@@ -113,7 +113,7 @@ static void values_of_every_type(void **state)
     assert_null(c->local_domains[2]);
     assert_string_equal(c->store, "/srv/store");
     assert_string_equal(c->control, "");
-    assert_true(c->plain_login);
+    assert_string_equal(c->plain_login, "always");
     assert_int_equal(c->message_bytes_max, 25 << 20);
     assert_int_equal(c->imap_idle_s, 2700);
     assert_int_equal(c->checkpoint_ms, 2000);

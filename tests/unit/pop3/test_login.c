@@ -227,7 +227,7 @@ static void test_loopback(void **state)
 static void test_setting(void **state)
 {
     (void)state;
-    w.config.plain_login = true;
+    w.config.plain_login = (char[]){"always"};
     allowed();
 }
 

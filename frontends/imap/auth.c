@@ -111,6 +111,8 @@ static enum imap_run authentication_failed(struct imap_session *s, struct imap_c
         return imap_reply(cmd, "NO [AUTHORIZATIONFAILED] Not allowed to act for that account");
     if (why == REFUSED_EXPIRED)
         return imap_reply(cmd, "NO [EXPIRED] The token has expired");
+    if (why == REFUSED_NO_ACCOUNT)
+        return imap_reply(cmd, "NO [CONTACTADMIN] There is no account here for that name");
     return imap_reply(cmd, "NO [AUTHENTICATIONFAILED] Name or password wrong");
 }
 
@@ -145,6 +147,8 @@ static enum imap_run checked(struct imap_session *s, struct imap_cmd *cmd, struc
     struct tb_store *store = tb_worker_store(tb_conn_worker(s->conn));
     if (l->busy)
         return RUN_WAIT;
+    if (l->login.op.rc == TB_BUSY && ++s->bad >= IMAP_BAD_MAX)
+        s->farewell = "Too many failures";
     if (l->login.op.rc == TB_BUSY)
         return imap_reply(cmd, "NO [UNAVAILABLE] Too many failed logins, try later");
     if (l->login.op.rc != TB_OK)

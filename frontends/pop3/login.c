@@ -12,7 +12,7 @@
 
 bool pop3_may_login(struct tb_conn *c)
 {
-    return tb_conn_secure(c) || tb_conn_loopback(c) || pop3_config(c)->plain_login;
+    return tb_login_private(pop3_config(c), tb_conn_secure(c), tb_conn_loopback(c));
 }
 
 static void forget_user(struct pop3 *p)
@@ -107,6 +107,8 @@ static enum tb_step concluded(struct tb_conn *c, struct pop3 *p)
     p->state = POP3_AUTHORIZATION;
     if (rc == TB_INVALID && why == REFUSED_AUTHORIZATION)
         return pop3_bad(c, p, POP3_BAD_LOGIN, "-ERR [AUTH] not allowed to act for that account\r\n");
+    if (rc == TB_INVALID && why == REFUSED_NO_ACCOUNT)
+        return pop3_bad(c, p, POP3_BAD_LOGIN, "-ERR [SYS/PERM] there is no account here for that name\r\n");
     if (rc == TB_INVALID)
         return pop3_bad(c, p, POP3_BAD_LOGIN, "-ERR [AUTH] authentication failed\r\n");
     if (rc != TB_OK || !tb_store_serves(tb_worker_store(w), p->id))

@@ -25,6 +25,7 @@ struct tb_change {
     struct tb_copied copied;
     struct tb_op *op; /* the caller's; NULL if it was finished at once */
     struct tb_op turn;
+    uint64_t self;                  /* who began it */
     uint64_t staged_bytes;          /* of the messages that are staged */
     bool waiting;                   /* turn is on its way */
     bool staging;                   /* some of it is staged */
@@ -250,7 +251,10 @@ static void turn(struct tb_op *op)
     struct tb_change *c = op->user;
     struct tb_worker *w = tb_view_account(c->v)->shard->worker;
     c->waiting = false;
-    if (slice(c)) {
+    w->self = c->self;
+    bool finished = slice(c);
+    w->self = 0;
+    if (finished) {
         tb_worker_ready(w, c->op, c->rc);
         return;
     }
@@ -260,7 +264,8 @@ static void turn(struct tb_op *op)
 
 static void change_init(struct tb_change *c, struct tb_view *v, enum tb_change_kind kind, uint32_t dst)
 {
-    *c = (struct tb_change){.v = v, .kind = kind, .dst = dst, .uid = 1};
+    uint64_t self = tb_view_account(v)->shard->worker->self;
+    *c = (struct tb_change){.v = v, .kind = kind, .dst = dst, .uid = 1, .self = self};
     tb_uidset_init(&c->uids);
     tb_uidset_init(&c->copied.from);
     tb_uidset_init(&c->copied.to);

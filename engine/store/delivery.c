@@ -38,6 +38,7 @@ struct part { /* one shard's share */
 struct tb_delivery {
     struct tb_delivery *next_idle;
     struct tb_worker *worker;
+    uint64_t self; /* who began it */
     struct tb_mime *mime;
     struct tb_sha256 sha;
     uint64_t size_max, written, size;    /* size: with the trace */
@@ -167,6 +168,7 @@ enum tb_rc tb_delivery_begin(struct tb_worker *w, uint64_t size_max, struct tb_d
         return TB_LIMIT;
     }
     d->worker = w;
+    d->self = w->self;
     d->size_max = size_max;
     d->written = d->size = 0;
     d->chunking = d->over = d->atomic = d->committing = d->aborted = false;
@@ -551,7 +553,9 @@ static void store_run(struct tb_call *call, struct tb_worker *owner)
         if (p->dedup.body != 0)
             return; /* store_done compares first */
     }
+    owner->self = p->d->self;
     call->rc = tb_image_deliver(s, &p->image, p->targets, p->n, p->d->atomic, NULL, p->queue, &p->queue_id);
+    owner->self = 0;
     if (call->rc == TB_OK && p->queue.len > 0) {
         /* once durable, the owner fans out what the queue holds; this delivery's part of the story ends there */
         tb_queue_start(s, p->queue_id, (uint32_t)p->queue.len);

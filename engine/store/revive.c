@@ -37,6 +37,7 @@ static void told(struct tb_op *op)
     const struct tb_store_config *cfg = &s->store->cfg;
     if (cfg->failed != NULL)
         cfg->failed(cfg->user, s->worker, s->number, &s->reason); /* sessions first: they take their gates away */
+    tb_watches_lost(s);
     tb_shard_answer_all(s);
     s->reviving = false;
     s->state = SHARD_DRAINING;

@@ -487,8 +487,14 @@ uint8_t *tb_shard_fill(struct tb_shard *s, uint8_t type, uint8_t flags, uint32_t
 void tb_shard_filled(struct tb_shard *s)
 {
     struct tb_record r = tb_log_added(s->log);
+    struct tb_account *a = s->watches > 0 ? tb_shard_account(s, r.acct) : NULL;
+    bool watched = a != NULL && a->watches != NULL;
     s->records++;
+    if (watched)
+        tb_watch_before(a, &r);
     enum tb_rc rc = tb_apply(&s->x, &r);
+    if (watched && rc == TB_OK)
+        tb_watch_after(a, &r);
     if (!TB_KEEPS(boundary))
         tb_log_boundary(s->log);
     if (rc != TB_OK) {

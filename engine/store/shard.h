@@ -131,6 +131,7 @@ struct tb_account {
     uint32_t refs;
     uint64_t position;     /* of the last change of this account */
     struct tb_view *views; /* open ones */
+    struct tb_watch *watches;
     bool deleted;
 };
 
@@ -163,6 +164,7 @@ struct tb_shard {
     struct tb_op revive_op;
     bool reviving;                       /* revive_op is under way */
     unsigned accounts_open, bodies_open; /* handles that point into what is rebuilt */
+    unsigned watches;                    /* of its accounts */
     struct tb_account *bucket[TB_ACCOUNT_BUCKETS];
     struct tb_op *gate_first; /* waiting for a position (op->offset), ascending */
     struct tb_op *gate_last;
@@ -218,6 +220,7 @@ struct tb_worker {
     struct tb_op *stop_op;
     char *scratch; /* owned: inflated cache entries */
     size_t scratch_cap;
+    uint64_t self; /* who makes the changes of this moment; 0: nobody in particular */
 };
 
 struct tb_spare_name {
@@ -251,6 +254,7 @@ struct tb_store {
     struct tb_dicts dicts;
     struct tb_identity **names; /* sorted by name; owned */
     size_t names_n, names_cap;
+    _Atomic(uint64_t) selves;    /* names given by tb_self_new */
     _Atomic(uint64_t) counted;   /* names whose secret cfg.counted is true for */
     struct tb_spare_name *spare; /* owned; room reserved for names about to be logged */
     size_t spares;
@@ -394,6 +398,14 @@ bool tb_backup_stop(struct tb_worker *w);
 
 /* view.c */
 void tb_views_notify(struct tb_account *a, uint32_t mbox);
+
+/*
+ * watch.c: around tb_apply, for records of an account that somebody watches. tb_watches_lost: the shard failed: its
+ * watches hold no account of it any more.
+ */
+void tb_watch_before(struct tb_account *a, const struct tb_record *r);
+void tb_watch_after(struct tb_account *a, const struct tb_record *r);
+void tb_watches_lost(struct tb_shard *s);
 
 /* directory.c */
 /* tb_directory_reserve: LIMIT without memory for one more name. Before a new name is logged: once it is durable it must

@@ -30,7 +30,7 @@ DOORS = {
     "base.h": 0, "io.h": 1, "message.h": 2,
     "store.h": 3, "mailbox.h": 3, "delivery.h": 3, "fetch.h": 3, "search.h": 3, "sort.h": 3, "admin.h": 3,
     "trash.h": 3, "acl.h": 3, "backup.h": 3, "check.h": 3,
-    "quota.h": 3, "annot.h": 3,
+    "quota.h": 3, "annot.h": 3, "watch.h": 3,
 }
 
 # Each third-party header is included in exactly one folder (more where the others only print what the first reads).

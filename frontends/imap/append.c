@@ -282,6 +282,9 @@ static enum imap_run answer(struct imap_session *s, struct imap_cmd *cmd, const 
         return imap_reply(cmd, "NO [TRYCREATE] No such mailbox");
     if (rc != TB_OK)
         return imap_reply_rc(cmd, rc);
+    struct tb_range one = {a->target.uid, a->target.uid};
+    const struct tb_uidset own = {.v = &one, .n = 1, .cap = 1};
+    imap_notify_own(s, a->target.id.acct, a->target.mbox, &own);
     const struct imap_append_args *args = cmd->args;
     if (s->enabled & IMAP_REV2 && !tb_slice_eq(args->mailbox, args->given))
         imap_put_list(s, &a->find->mailbox, args->mailbox, args->given); /* RFC 9051 6.3.12 */

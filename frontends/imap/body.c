@@ -289,7 +289,7 @@ static bool refill_window(struct imap_window *w)
 {
     struct imap_fetch *f = w->f;
     uint32_t seqno, first = w->count;
-    uint8_t how = w->s->cmd.verb->flags & VERB_UID ? SYNC_UID : 0;
+    uint8_t how = f->sets_seen && w->s->cmd.verb->flags & VERB_UID ? SYNC_UID : 0; /* unasked: no command */
     if (w->count > w->cap / 2)
         return true;
     if (f->sets_seen && !imap_settle(w->s, how))

@@ -168,6 +168,7 @@ static enum imap_run copy(struct imap_session *s, struct imap_cmd *cmd, bool mov
         return imap_reply_rc(cmd, rc);
     if (tb_uidset_count(&c->from) == 0 && a->last == 0)
         return imap_reply(cmd, "OK No messages");
+    imap_notify_own(s, a->to->id.acct, a->to->mailbox.mbox, &c->to);
     tb_buf_init(&b, 16 << 20);
     copyuid(&b, c);
     if (!move)

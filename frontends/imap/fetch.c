@@ -196,6 +196,26 @@ static void fetch_att(struct imap_parser *p, struct imap_fetch *f)
         imap_fail(p, "BAD No such FETCH item");
 }
 
+/* atts: "(" fetch-att *(SP fetch-att) ")" */
+static void atts(struct imap_parser *p, struct imap_fetch *f)
+{
+    imap_expect(p, '(');
+    do
+        fetch_att(p, f);
+    while (!p->failed && imap_try_sp(p));
+    imap_expect(p, ')');
+}
+
+static void sum_up(struct imap_fetch *f)
+{
+    for (size_t i = 0; i < f->sections_n; i++) {
+        bool preview = f->sections[i].want == WANT_PREVIEW, parts = preview || f->sections[i].path_n > 0;
+        f->needs_parts |= parts;
+        f->may_scan |= parts && !(preview && f->sections[i].lazy);
+        f->sets_seen |= !f->sections[i].peek;
+    }
+}
+
 /* macro: "ALL" / "FULL" / "FAST", allowed alone only. */
 static bool macro(struct imap_parser *p, struct imap_fetch *f)
 {
@@ -257,11 +277,8 @@ void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
     imap_sp(p);
     if (cmd->verb->flags & VERB_UID)
         add_kind(p, f, &kind_uid); /* RFC 3501 6.4.8 */
-    if (imap_try(p, '(')) {
-        do {
-            fetch_att(p, f);
-        } while (!p->failed && imap_try_sp(p));
-        imap_expect(p, ')');
+    if (imap_at(p, '(')) {
+        atts(p, f);
     } else if (!macro(p, f)) {
         fetch_att(p, f);
     }
@@ -269,12 +286,7 @@ void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
         imap_expect(p, '(');
         fetch_modifiers(p, cmd, f);
     }
-    for (size_t i = 0; i < f->sections_n; i++) {
-        bool preview = f->sections[i].want == WANT_PREVIEW, parts = preview || f->sections[i].path_n > 0;
-        f->needs_parts |= parts;
-        f->may_scan |= parts && !(preview && f->sections[i].lazy);
-        f->sets_seen |= !f->sections[i].peek;
-    }
+    sum_up(f);
 }
 
 /* ---- writing ---- */
@@ -471,4 +483,38 @@ enum imap_run imap_run_fetch(struct imap_session *s, struct imap_cmd *cmd)
             r = fetch_rows(s, f);
     }
     return r == RUN_DONE ? fetch_end(s, cmd, f) : r;
+}
+
+/* ---- unasked (RFC 5465 5.2) ---- */
+
+struct tb_slice imap_fetch_atts(struct imap_parser *p)
+{
+    const char *begin = p->p;
+    struct imap_fetch *f = tb_arena_alloc(p->arena, sizeof *f);
+    if (f)
+        atts(p, f);
+    return tb_slice(begin, p->failed ? 0 : (size_t)(p->p - begin));
+}
+
+bool imap_fetch_unasked(struct imap_session *s, struct imap_cmd *cmd, struct tb_slice items,
+                        const struct tb_uidset *uids)
+{
+    struct imap_parser p;
+    struct imap_fetch *f = tb_arena_alloc(&s->arena, sizeof *f);
+    struct tb_range *v = tb_arena_alloc(&s->arena, (uids->n + 1) * sizeof *v);
+    if (!f || !v)
+        return false;
+    imap_parser_init(&p, items, &s->arena);
+    atts(&p, f);
+    sum_up(f);
+    memcpy(v, uids->v, uids->n * sizeof *v);
+    f->uids = (struct tb_uidset){.v = v, .n = uids->n, .cap = uids->n};
+    f->sets_seen = false; /* nobody has looked at them yet */
+    *cmd = (struct imap_cmd){.verb = imap_verb_find(TB_SLICE("FETCH")), .args = f, .cleanup = fetch_cleanup};
+    tb_buf_init(&f->body_text, TB_MIME_TEXT_MAX + 1024);
+    f->started = !p.failed && imap_walk_init(&f->walk, s, &f->uids) &&
+                 (f->sections_n == 0 || (f->window = imap_window_new(s, f)) != NULL);
+    if (tells_modseq(f))
+        imap_condstore(s);
+    return f->started;
 }

@@ -10,17 +10,16 @@
 
 #include <stdlib.h>
 
-static void on_change(void *user)
+void imap_on_change(void *session)
 {
-    struct imap_session *s = user;
+    struct imap_session *s = session;
     s->changed = true;
     tb_conn_resume(s->conn);
 }
 
 static void idle_cleanup(struct imap_session *s, struct imap_cmd *cmd)
 {
-    if (s->view)
-        tb_view_watch(s->view, NULL, NULL);
+    imap_notify_watch(s);
     free(cmd->state);
     cmd->state = NULL;
 }
@@ -36,7 +35,7 @@ static enum imap_run idle_start(struct imap_session *s, struct imap_cmd *cmd)
     tb_arena_free(&s->arena);
     imap_puts(&s->out, "+ idling\r\n");
     if (s->view)
-        tb_view_watch(s->view, on_change, s);
+        tb_view_watch(s->view, imap_on_change, s);
     s->changed = true; /* what came before the watch */
     return RUN_MORE;
 }
@@ -47,11 +46,14 @@ enum imap_run imap_run_idle(struct imap_session *s, struct imap_cmd *cmd)
     struct tb_slice line;
     if (!cmd->state)
         return idle_start(s, cmd);
-    if ((s->changed || s->sync.active) && !imap_contexts_active(s) && !imap_sync(s, SYNC_EXPUNGE))
+    enum imap_run r = s->notify ? imap_notify_step(s, true) : RUN_DONE; /* RFC 5465 4 */
+    if (r != RUN_DONE)
+        return r;
+    if (!s->notify && (s->changed || s->sync.active) && !imap_contexts_active(s) && !imap_sync(s, SYNC_EXPUNGE))
         return RUN_WAIT;
     if (!imap_contexts_tell(s))
         return RUN_WAIT;
-    if (s->changed && s->view && !s->gone)
+    if (!s->notify && s->changed && s->view && !s->gone)
         return RUN_MORE; /* meanwhile */
     if (s->gone)
         return imap_reply(cmd, "NO The mailbox is gone");

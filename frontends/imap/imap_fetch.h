@@ -111,6 +111,15 @@ struct imap_fetch { /* arena; args and state of one FETCH */
 bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct tb_row *row, uint32_t seqno,
                       const struct tb_cached *texts, bool with_flags);
 
+/*
+ * imap_fetch_atts: "(" fetch-att *(SP fetch-att) ")", checked; the text. imap_fetch_unasked: begin to tell these items
+ * of messages that nobody asked for: cmd is run by imap_run_fetch until RUN_DONE, then cleaned up; no \Seen is set.
+ * False: without memory; cmd is to be cleaned up if it has a cleanup.
+ */
+struct tb_slice imap_fetch_atts(struct imap_parser *p);
+bool imap_fetch_unasked(struct imap_session *s, struct imap_cmd *cmd, struct tb_slice items,
+                        const struct tb_uidset *uids);
+
 /* ---- body.c ---- */
 
 /* imap_window_new: NULL without memory. */

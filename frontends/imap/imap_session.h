@@ -157,11 +157,12 @@ enum imap_append_head imap_append_head(struct imap_parser *p, struct imap_cmd *c
 
 enum imap_run { RUN_DONE, RUN_WAIT, RUN_MORE, RUN_CLOSE };
 enum {
-    VERB_SHIFTS = 1, /* EXPUNGE responses may come before its tagged reply */
-    VERB_UID = 2,    /* a UID command: sets are UIDs, FETCH responses carry UID */
-    VERB_QUIET = 4,  /* the selected mailbox is not looked at afterwards */
-    VERB_LOOK = 8,   /* ... but before: the set may name what arrived meanwhile */
-    VERB_SEQ = 16    /* its set is of sequence numbers: not with UIDONLY */
+    VERB_SHIFTS = 1,  /* EXPUNGE responses may come before its tagged reply */
+    VERB_UID = 2,     /* a UID command: sets are UIDs, FETCH responses carry UID */
+    VERB_QUIET = 4,   /* the selected mailbox is not looked at afterwards */
+    VERB_LOOK = 8,    /* ... but before: the set may name what arrived meanwhile */
+    VERB_SEQ = 16,    /* its set is of sequence numbers: not with UIDONLY */
+    VERB_CHANGES = 32 /* it changes messages: what that does to the selected mailbox is told in any case */
 };
 struct imap_verb {
     const char *name;
@@ -362,6 +363,7 @@ struct imap_session {
     struct tb_uidset saved;          /* UIDs that SEARCH RETURN (SAVE) kept, of the selected mailbox */
     struct tb_account *account;      /* owned, after login: of the seat; NULL on the way there */
     struct tb_view *view;            /* owned, when selected */
+    struct imap_notify *notify;      /* owned; NULL: NOTIFY was never used */
     struct tb_account_id account_id; /* the session's own account */
     struct tb_account_id seat;       /* where it sits, or is on its way to: place.c */
     char *user;                      /* owned: account name, for the log */
@@ -474,6 +476,7 @@ struct imap_errand {              /* work in an account, wherever the session si
     struct tb_shared *shared;
     size_t n;
     /* private */
+    uint64_t self;
     void (*work)(struct imap_errand *e, struct tb_worker *w, struct tb_account *a);
     struct tb_call call;
 };
@@ -535,6 +538,8 @@ void imap_gather_end(struct imap_gather *g);
 #define IMAP_VERB_RUN(name) enum imap_run imap_run_##name(struct imap_session *s, struct imap_cmd *cmd);
 
 void imap_status_items(struct imap_parser *p, struct imap_status *status);
+/* imap_status_add: one more item, by its name in the table. */
+void imap_status_add(struct imap_status *status, const char *name);
 /* imap_status_scans: may an item cost more than a look at the mailbox's row? */
 bool imap_status_scans(const struct imap_status *status);
 /* imap_status_scan: do what it costs, on the account's owner, before imap_put_status. */
@@ -583,6 +588,7 @@ IMAP_VERB(store)
 IMAP_VERB(copy)
 IMAP_VERB_RUN(move)
 IMAP_VERB_RUN(idle)
+IMAP_VERB(notify)
 void imap_parse_acl(struct imap_parser *p, struct imap_cmd *cmd);
 IMAP_VERB_RUN(setacl)
 IMAP_VERB_RUN(deleteacl)
@@ -639,11 +645,45 @@ void imap_limit_tell(struct imap_session *s, uint32_t limit, uint32_t last);
  */
 void imap_put_list(struct imap_session *s, const struct tb_mailbox *m, struct tb_slice name, struct tb_slice oldname);
 
+/*
+ * imap_put_list_event: the same for NOTIFY: what is no mailbox any more, or a mere name, is \NonExistent. what:
+ * LIST_IS_SUBSCRIBED, LIST_NOACCESS. RFC 5465 5.4, 5.5, 5.9.
+ */
+enum { LIST_IS_SUBSCRIBED = 1, LIST_NOACCESS = 2 };
+void imap_put_list_event(struct imap_session *s, const struct tb_mailbox *m, struct tb_slice name,
+                         struct tb_slice oldname, uint8_t what);
+
 /* ... for tests: the pattern matcher */
 struct imap_pattern;
 /* imap_pattern_new: NULL when the arena is full, or when the pattern can match no name at all (*never set). */
 struct imap_pattern *imap_pattern_new(struct tb_slice pattern, struct tb_arena *arena, bool *never);
 bool imap_pattern_match(const struct imap_pattern *p, struct tb_slice name);
+
+/* ---- notify.c (RFC 5465) ---- */
+/*
+ * imap_notify_how: what NOTIFY makes of a refresh of the selected mailbox; verb: of the command whose end it is, NULL:
+ * there is none. False: the client wants to be told nothing of it.
+ */
+bool imap_notify_how(const struct imap_session *s, const struct imap_verb *verb, uint8_t *how);
+/* imap_notify_step: between commands, and in IDLE: tell what there is to tell. RUN_DONE: for now that was all. */
+enum imap_run imap_notify_step(struct imap_session *s, bool idle);
+/* imap_notify_added: messages with these UIDs have come into the view. imap_notify_own: this session stored them. */
+void imap_notify_added(struct imap_session *s, uint32_t first, uint32_t last);
+void imap_notify_own(struct imap_session *s, uint32_t acct, uint32_t mbox, const struct tb_uidset *uids);
+/* imap_notify_watch: have the selected mailbox watched, or not, as NOTIFY wants it outside IDLE. */
+void imap_notify_watch(struct imap_session *s);
+void imap_notify_unselected(struct imap_session *s);
+/* imap_notify_busy: is something under way that has to come back before the session moves (O4)? imap_notify_leave: it
+ * moves. */
+bool imap_notify_busy(const struct imap_session *s);
+void imap_notify_leave(struct imap_session *s);
+void imap_notify_arrive(struct imap_session *s);
+/* imap_notify_subscribed: a mailbox is subscribed to from now on, or is not, by this session or another. */
+void imap_notify_subscribed(struct imap_session *s, struct tb_slice name, bool on);
+/* imap_notify_self: the name under which the session makes changes; 0: none. */
+uint64_t imap_notify_self(const struct imap_session *s);
+void imap_notify_end(struct imap_session *s);
+void imap_on_change(void *session); /* idle.c: the selected mailbox has changed */
 
 /* ---- change.c ---- */
 /*

@@ -394,6 +394,30 @@ void imap_put_list(struct imap_session *s, const struct tb_mailbox *m, struct tb
     imap_puts(o, "\r\n");
 }
 
+void imap_put_list_event(struct imap_session *s, const struct tb_mailbox *m, struct tb_slice name,
+                         struct tb_slice oldname, uint8_t what)
+{
+    const struct list_args plain = {.kind = KIND_LIST, .extended = true};
+    struct imap_out *o = &s->out;
+    imap_puts(o, "* LIST (");
+    if (m && m->selectable) {
+        put_attributes(s, &plain, m);
+    } else {
+        imap_puts(o, "\\NonExistent");
+        imap_puts(o, !m ? "" : m->has_children ? " \\HasChildren" : " \\HasNoChildren");
+    }
+    imap_puts(o, what & LIST_IS_SUBSCRIBED ? " \\Subscribed" : "");
+    imap_puts(o, what & LIST_NOACCESS ? " \\NoAccess" : "");
+    imap_puts(o, ") \"/\" ");
+    imap_put_mailbox(o, name);
+    if (!tb_slice_eq(name, oldname)) {
+        imap_puts(o, " (\"OLDNAME\" (");
+        imap_put_mailbox(o, oldname);
+        imap_puts(o, "))");
+    }
+    imap_puts(o, "\r\n");
+}
+
 /* told: was this level of v[i]'s name answered before, for itself or for a name above v[i] in the list? */
 static bool told(const struct list_args *a, size_t i, struct tb_slice level)
 {

@@ -284,6 +284,7 @@ static enum imap_run subscribe(struct imap_session *s, struct imap_cmd *cmd, boo
         return RUN_WAIT;
     if (e->rc != TB_OK && (on || e->rc != TB_NOTFOUND))
         return imap_reply_rc(cmd, e->rc);
+    imap_notify_subscribed(s, a->name, on);
     return imap_reply(cmd, on ? "OK SUBSCRIBE completed" : "OK UNSUBSCRIBE completed");
 }
 
@@ -372,6 +373,14 @@ void imap_status_items(struct imap_parser *p, struct imap_status *status)
             status->item[status->n++] = i;
     } while (!p->failed && imap_try_sp(p));
     imap_expect(p, ')');
+}
+
+void imap_status_add(struct imap_status *status, const char *name)
+{
+    uint8_t i = 0;
+    while (strcmp(status_items[i].name, name) != 0)
+        i++;
+    status->item[status->n++] = i;
 }
 
 bool imap_status_scans(const struct imap_status *status)

@@ -16,6 +16,8 @@
  */
 #include "imap_session.h"
 
+#include <tambo/watch.h>
+
 #include <stdlib.h>
 
 /* ---- names ---- */
@@ -61,6 +63,7 @@ static void set_out(struct imap_session *s, struct tb_account_id id)
 void imap_leave(struct tb_conn *c)
 {
     struct imap_session *s = tb_conn_session(c);
+    imap_notify_leave(s);
     if (s->account)
         tb_account_close(s->account);
     s->account = NULL;
@@ -73,6 +76,8 @@ bool imap_sit(struct imap_session *s, struct tb_account_id id, enum tb_rc *rc)
         *rc = TB_OK;
         return true;
     }
+    if (imap_notify_busy(s))
+        return false;
     if (s->account) {
         set_out(s, id);
         return false;
@@ -123,6 +128,7 @@ struct imap_errand *imap_errand_new(struct imap_session *s, const struct imap_pl
     e->id = where->id;
     e->own = where->own;
     e->user = s->account_id.acct;
+    e->self = imap_notify_self(s);
     e->name = tb_arena_copy(&e->arena, where->name);
     if (e->arena.overflowed) {
         imap_errand_end(e);
@@ -163,8 +169,10 @@ static void errand_run(struct tb_call *call, struct tb_worker *owner)
     e->rc = TB_OK;
     if (e->id.acct != 0)
         e->rc = tb_account_open(owner, e->id, &a);
+    tb_self(owner, e->self);
     if (e->rc == TB_OK)
         e->work(e, owner, a);
+    tb_self(owner, 0);
     if (a)
         tb_account_close(a);
 }

@@ -162,6 +162,7 @@ static enum tb_rc open_mailbox(struct imap_session *s, struct imap_cmd *cmd, str
     s->state = IMAP_SELECTED;
     s->read_only = read_only;
     s->rights = a->rights;
+    imap_notify_watch(s);
     put_mailbox(s, &m, k, a);
     if (a->condstore || a->qresync)
         s->enabled |= IMAP_CONDSTORE;

@@ -12,6 +12,8 @@
 #include "imap_session.h"
 #include "chars.h"
 
+#include <tambo/watch.h>
+
 #include <stdlib.h>
 
 /* ---- replies ---- */
@@ -64,6 +66,7 @@ void imap_unselect(struct imap_session *s)
 {
     imap_sync_abandon(s);
     imap_contexts_end(s);
+    imap_notify_unselected(s);
     if (s->view)
         tb_view_close(s->view);
     s->view = NULL;
@@ -263,6 +266,13 @@ static void on_literal(struct imap_session *s, const struct imap_literal *l)
 static enum imap_run phase_read(struct imap_session *s)
 {
     struct imap_literal l;
+    enum imap_run told = s->notify ? imap_notify_step(s, false) : RUN_DONE;
+    if (told != RUN_DONE)
+        return told;
+    if (s->gone) {
+        bye(s, "The selected mailbox is gone; please reconnect");
+        return RUN_MORE;
+    }
     struct tb_slice in = tb_conn_input(s->conn);
     if (s->state == IMAP_NOT_AUTHENTICATED && in.len > 0 && s->frame.scanned == 0 && in.ptr[0] == 0x16 &&
         !tb_conn_secure(s->conn))
@@ -369,7 +379,8 @@ static enum imap_run phase_look(struct imap_session *s)
             return RUN_MORE;
         }
     }
-    if (s->view && (s->cmd.verb->flags & VERB_LOOK) && !imap_sync(s, sync_how(s)))
+    uint8_t how = sync_how(s);
+    if (s->view && (s->cmd.verb->flags & VERB_LOOK) && imap_notify_how(s, s->cmd.verb, &how) && !imap_sync(s, how))
         return RUN_WAIT;
     s->phase = PHASE_RUN;
     return RUN_MORE;
@@ -397,8 +408,9 @@ static void end_command(struct imap_session *s)
 static enum imap_run phase_reply(struct imap_session *s)
 {
     uint8_t flags = s->cmd.verb->flags;
-    bool looks = s->view && !(flags & VERB_QUIET);
-    if (looks && !imap_contexts_active(s) && !imap_sync(s, sync_how(s) | (flags & VERB_SHIFTS ? SYNC_EXPUNGE : 0)))
+    uint8_t how = sync_how(s) | (flags & VERB_SHIFTS ? SYNC_EXPUNGE : 0);
+    bool looks = s->view && !(flags & VERB_QUIET) && imap_notify_how(s, s->cmd.verb, &how);
+    if (looks && !imap_contexts_active(s) && !imap_sync(s, how))
         return RUN_WAIT;
     if (looks && !imap_contexts_tell(s))
         return RUN_WAIT;
@@ -445,16 +457,15 @@ static enum tb_step imap_step(struct tb_conn *c)
 {
     enum { TURNS = 8 }; /* phases in one step: a short command from READ to REPLY, and the next one's READ */
     struct imap_session *s = tb_conn_session(c);
+    enum imap_run r = RUN_MORE;
     s->conn = s->out.conn = c;
-    for (int i = 0; i < TURNS; i++) {
-        enum imap_run r = imap_put_full(&s->out) ? RUN_WAIT : phases[s->phase](s);
-        if (r == RUN_MORE)
-            continue;
-        imap_out_flush(&s->out);
-        return r == RUN_CLOSE ? STEP_DONE : STEP_WAIT;
-    }
+    imap_notify_arrive(s);
+    tb_self(tb_conn_worker(c), imap_notify_self(s));
+    for (int i = 0; r == RUN_MORE && i < TURNS; i++)
+        r = imap_put_full(&s->out) ? RUN_WAIT : phases[s->phase](s);
+    tb_self(tb_conn_worker(c), 0);
     imap_out_flush(&s->out);
-    return STEP_MORE;
+    return r == RUN_MORE ? STEP_MORE : r == RUN_CLOSE ? STEP_DONE : STEP_WAIT;
 }
 
 /* ---- beginning and end ---- */
@@ -523,6 +534,7 @@ static void imap_closed(struct tb_conn *c)
     if (s->cmd.cleanup)
         s->cmd.cleanup(s, &s->cmd);
     imap_unselect(s);
+    imap_notify_end(s);
     if (s->account)
         tb_account_close(s->account);
     free(s->user);

@@ -87,7 +87,10 @@ static bool begin(struct imap_session *s, uint8_t how)
         s->gone = true; /* RFC 4314 5.1.1 */
         return false;
     }
+    uint32_t next = tb_view_uidnext(s->view);
     enum tb_rc rc = tb_view_refresh(s->view, how & SYNC_EXPUNGE, &y->arena, &y->changes);
+    if (rc == TB_OK && y->changes.added > 0)
+        imap_notify_added(s, next, tb_view_uidnext(s->view) - 1);
     if (rc == TB_OK && (s->enabled & (IMAP_QRESYNC | IMAP_UIDONLY)))
         rc = gather_vanished(y);
     if (rc == TB_OK && s->contexts)

@@ -91,6 +91,12 @@ LAST = table(r"""
 command   | own| absent| look| read| full
 DELETE {m}| OK | NE    | NP  | NP  | OK
 """)
+# With a session of its own: what it is told goes on.
+WATCHED = table(r"""
+command                                                         | own      | absent| look   | read     | full
+NOTIFY SET STATUS (mailboxes {m} (MessageNew MessageExpunge))   | OK+STATUS| OK    | OK+LIST| OK+STATUS| OK+STATUS
+NOTIFY SET STATUS (subtree {m} (MailboxName))                   | OK       | OK    | OK+LIST| OK       | OK
+""")
 # Of what is selected.
 SELECTED = table(r"""
 command                        | own      | read     | full
@@ -225,6 +231,25 @@ class World:
             self.row(row, "abroad", before=lambda: self.bob.command(b'SELECT "Other Users/ann/Read"'))
         self.bob.command(b"UNSELECT")
 
+    def watched(self):
+        """NOTIFY; and what happens in a hidden mailbox is not told."""
+        bob, self.bob = self.bob, wire.Imap(self.daemon, "bob")
+        for row in WATCHED:
+            self.row(row, "watched")
+        word, _, text = ask(self.bob, b'NOTIFY SET STATUS (subtree "Other Users" (MessageNew MessageExpunge FlagChange '
+                                      b'MailboxName MailboxMetadataChange))')
+        self.verdict("watched: everything", word == "OK" and not self.leaks(text, b"?"), repr(text))
+        for command in (b"CREATE Hidden/Hidden2", b"RENAME Hidden/Hidden2 Hidden3", b"DELETE Hidden3",
+                        b"SETMETADATA Hidden (/shared/comment \"x\")", b"SETACL Hidden carol lr",
+                        b"DELETEACL Hidden carol",
+                        b"SELECT Hidden", b"STORE 1 +FLAGS (\\Seen)", b"COPY 1 Hidden", b"UNSELECT",
+                        b"SETMETADATA Read (/shared/comment \"x\")"):
+            self.ann.command(command)
+        text = b"\r\n".join(b"".join(line) for line in [self.bob.response()])
+        self.verdict("watched: hidden changes are not told, others are",
+                     b'METADATA "Other Users/ann/Read" /shared/comment' in text, repr(text))
+        self.bob = bob
+
     def everything(self):
         """Whole lists, and what is not asked for by name."""
         for command in (b'LIST "" *', b'LSUB "" *', b'LIST "" "Other Users/%"', b'LIST "" "Other Users/ann/%"',
@@ -266,7 +291,7 @@ class World:
         """Every verb there is stands in a table."""
         with open(os.path.join(ROOT, "frontends", "imap", "verbs.c"), encoding="utf-8") as f:
             there = set(re.findall(r'^    \{"([A-Z ]+)", (?:ANY|OUT|IN|SEL)', f.read(), re.M))
-        rows = AUTHENTICATED + SELECTING + TARGET + SELECTED + LAST
+        rows = AUTHENTICATED + SELECTING + TARGET + WATCHED + SELECTED + LAST
         told = {" ".join(re.match(r"(UID )?([A-Z]+)", row[0]).group(0).split()) for row in rows} | NO_MAILBOX
         self.verdict("every verb stands in a table", there <= told, "not there: %s" % sorted(there - told))
 
@@ -323,7 +348,8 @@ def where(daemon):
 
 def run(daemon, checks, name):
     world = World(daemon, checks)
-    for part in (world.verbs, world.authenticated, world.abroad, world.everything, world.targets, world.selected):
+    for part in (world.verbs, world.authenticated, world.abroad, world.everything, world.watched, world.targets,
+                 world.selected):
         with checks.step("%s, %s" % (part.__name__, name)):
             part()
     for row in LAST:

@@ -83,7 +83,10 @@ IMAP = [
     "APPEND INBOX (\\Draft a) \"17-Jul-1996 02:44:25 -0700\" {5}\r\nhello", "APPEND x {3+}\r\nabc", "CREATE a/b/c/",
     "CREATE &ZeVnLIqe-", "RENAME INBOX old", "RENAME a/b d/e", 'LIST "" "*%*"',
     "LIST (SUBSCRIBED) \"\" (a% INBOX) RETURN (CHILDREN)", "LSUB \"\" %", "STATUS INBOX (MESSAGES UIDNEXT UNSEEN)",
-    "NAMESPACE", "ID (\"name\" NIL)", "IDLE\r\nDONE", "AUTHENTICATE PLAIN\r\nAGFubgBzZWNyZXQ=",
+    "NAMESPACE", "ID (\"name\" NIL)", "IDLE\r\nDONE", "NOTIFY NONE",
+    "NOTIFY SET STATUS (selected (MessageNew (UID BODY.PEEK[HEADER.FIELDS (From)]) MessageExpunge FlagChange)) "
+    "(subtree (a \"b c\") (MailboxName SubscriptionChange)) (mailboxes INBOX NONE) (personal ServerMetadataChange)",
+    "AUTHENTICATE PLAIN\r\nAGFubgBzZWNyZXQ=",
     "SELECT {5+}\r\nINBOX", "UNSELECT", "CLOSE", "ENABLE X", "LOGOUT",
 ]
 NAMES = [

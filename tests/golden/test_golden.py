@@ -3,7 +3,7 @@
 
 For each store-vN: with io_uring and with plain system calls: unpacked, opened by tambod, compared line by line with
 its list; what is stored meanwhile and everything else is there after a kill and after a stop; the number in SUPER,
-CKPT and the index is today's. The same with a store that make.py makes with today's program, so that it can make the
+CKPT and the index is today's; its index is made again; what it holds of deleted mail comes back. The same with a store that make.py makes with today's program, so that it can make the
 next golden one. A store of a newer or an unknown format is refused with a clear text, and not touched.
 
 Last line: "N passed, M failed".
@@ -86,8 +86,8 @@ def listed(folder, number):
         return f.read().splitlines()
 
 
-def compare(d, want):
-    have = make.listing(d)
+def compare(d, number, want):
+    have = make.everything(d, number)
     missing, extra = [x for x in want if x not in have], [x for x in have if x not in want]
     if missing or extra or have != want:
         raise AssertionError("missing: %s\nnot expected: %s" % ("\n".join(missing[:10]), "\n".join(extra[:10])))
@@ -110,7 +110,7 @@ def open_golden(checks, name, folder, number, newest, args, io):
         store = unpack(folder, number, d)
         with checks.step(name + ": everything is there"):
             d.start()
-            assert compare(d, want) > 20
+            assert compare(d, number, want) > 20
         with checks.step(name + ": tambo says today's format"):
             total = json.loads(d.tambo("stat", "--json").stdout)
             wire.equal(total["format"], newest, "format")
@@ -134,11 +134,35 @@ def open_golden(checks, name, folder, number, newest, args, io):
             wire.equal(d.stop(), 0, "exit code")
             wire.equal(set(formats_of(store).values()), {newest}, "formats on disk")
             d.start()
-            touched = re.compile(r"mailbox dora (Drafts|Archive)")
-            wire.equal([x for x in make.listing(d) if not touched.match(x)], [x for x in want if not touched.match(x)])
+            as_before(d, number, want)
             wire.equal(d.stop(), 0, "exit code")
+        with checks.step(name + ": the check finds nothing, the index is made again and is the same"):
+            d.tambo("check")
+            d.tambo("rebuild-index")
+            d.start()
+            as_before(d, number, want)
+        if number > 1:
+            with checks.step(name + ": what was deleted comes back"):
+                come_back(d)
+        wire.equal(d.stop(), 0, "exit code")
     finally:
         d.remove()
+
+
+def as_before(d, number, want):
+    touched = re.compile(r"(mailbox dora (Drafts|Archive)|undelete dora) ")
+    have = [x for x in make.everything(d, number) if not touched.match(x)]
+    wire.equal(have, [x for x in want if not touched.match(x)])
+
+
+def come_back(d):
+    """The account, a mailbox and a message that the golden store's trash holds."""
+    d.tambo("account", "undelete", "gone")
+    d.tambo("undelete", "ann", "--all")
+    for account, name, text in (("gone", b"INBOX", b"comes back"), ("ann", b"old", b"lost"), ("ann", b"INBOX", b"gone")):
+        with wire.Imap(d, account) as c:
+            c.command(b"EXAMINE " + name)
+            wire.equal([data for _, _, data in c.bodies()].count(make.plain(text)), 1, "%s in %s" % (text, name))
 
 
 def refuse(checks, oldest, newest, args):

@@ -1,7 +1,7 @@
 /*
  * check.c: tambo check, rebuild-index: reads a whole store and says what is wrong with it; makes indexes again.
  *
- * A check changes nothing unless --repair was said. Exit: 0 clean, 65 damage was found, and is left.
+ * A check changes nothing unless --repair or --truncate was said. Exit: 0 clean, 65 damage was found, and is left.
  */
 #include <tambo/check.h>
 
@@ -92,28 +92,27 @@ static bool look(struct checking *c, struct tb_io *io, const struct tb_config *c
     return true;
 }
 
-void check_store(struct tool *t)
+/* cut: what --truncate would give up is told and asked about; false after tool_fail, or without a yes. */
+static bool cut(struct checking *c, struct tb_io *io, const struct tb_config *cfg)
 {
-    struct checking c = {.t = t};
-    struct tb_check_options opt = {.user = &c, .found = print_finding};
-    struct tb_check_stat stat;
+    struct tb_check_options opt = {.user = c, .found = print_finding};
+    struct tb_truncated lost;
     struct tb_error err = {0};
-    const struct tb_config *cfg;
-    struct tb_io *io = client_offline(t, &cfg);
+    char question[200];
+    enum tb_rc rc = tb_store_truncate(io, cfg->store, false, &opt, &lost, &err);
 
-    if (!io || !look(&c, io, cfg, &stat))
-        return;
-    if (stat.damage > 0 && t->given & OPT_REPAIR) {
-        enum tb_rc rc = tb_store_repair(io, cfg->store, &opt, &err);
-        if (rc != TB_OK) {
-            tool_fail(t, code_of(rc), "%s", err.text);
-            return;
-        }
-        if (!look(&c, io, cfg, &stat))
-            return;
-    }
-    if (stat.damage > 0)
-        t->exit = EX_DATAERR;
+    if (rc == TB_OK && lost.shards == 0)
+        return true; /* the summary says how the store is */
+    (void)snprintf(question, sizeof(question),
+                   "Give up %llu frames of the log, with %llu messages that came, for good?",
+                   (unsigned long long)lost.frames, (unsigned long long)lost.messages);
+    if (rc == TB_OK && !tool_confirm(c->t, question))
+        return false;
+    if (rc == TB_OK)
+        rc = tb_store_truncate(io, cfg->store, true, &opt, &lost, &err);
+    if (rc != TB_OK)
+        tool_fail(c->t, code_of(rc), "%s", err.text);
+    return rc == TB_OK;
 }
 
 /* chosen_shard: --shard; false after tool_fail. */
@@ -152,6 +151,30 @@ void compact_index(struct tool *t)
                (unsigned long long)done.was_bytes, (unsigned long long)done.now_bytes);
     else
         printf("index files %s -> %s\n", print_bytes(done.was_bytes, was), print_bytes(done.now_bytes, now));
+}
+
+void check_store(struct tool *t)
+{
+    struct checking c = {.t = t};
+    struct tb_check_options opt = {.user = &c, .found = print_finding};
+    struct tb_check_stat stat;
+    struct tb_error err = {0};
+    const struct tb_config *cfg;
+    struct tb_io *io = client_offline(t, &cfg);
+
+    if (!io || (t->given & OPT_TRUNCATE && !cut(&c, io, cfg)) || !look(&c, io, cfg, &stat))
+        return;
+    if (stat.damage > 0 && t->given & OPT_REPAIR) {
+        enum tb_rc rc = tb_store_repair(io, cfg->store, &opt, &err);
+        if (rc != TB_OK) {
+            tool_fail(t, code_of(rc), "%s", err.text);
+            return;
+        }
+        if (!look(&c, io, cfg, &stat))
+            return;
+    }
+    if (stat.damage > 0)
+        t->exit = EX_DATAERR;
 }
 
 void rebuild_index(struct tool *t)

@@ -46,7 +46,8 @@ static const struct command commands[] = {
      "what an account may hold, and what it holds"},
     {"gc", "", 0, OPT_ALL, 0, gc_now, "give the space of deleted mail back now"},
     {"stat", "", 0, 0, 0, stat_show, "the store in numbers"},
-    {"check", "", 0, OPT_REPAIR, 0, check_store, "read the whole store and say what is wrong with it"},
+    {"check", "", 0, OPT_REPAIR | OPT_TRUNCATE | OPT_YES, 0, check_store,
+     "read the whole store and say what is wrong with it"},
     {"scrub", "", 0, 0, 0, scrub_now, "read and verify everything now, while the store serves"},
     {"rebuild-index", "", 0, OPT_SHARD, 0, rebuild_index, "make the indexes again from their copies and the logs"},
     {"compact-index", "", 0, OPT_SHARD, 0, compact_index, "write the indexes anew without their free pages"},
@@ -82,6 +83,7 @@ static const struct option options[] = {
     {"default", no_argument, NULL, 'f'},
     {"shard", required_argument, NULL, 'B'},
     {"repair", no_argument, NULL, 'R'},
+    {"truncate", no_argument, NULL, 'T'},
     {"rate", required_argument, NULL, 'E'},
     {"keep", required_argument, NULL, 'K'},
     {"keep-days", required_argument, NULL, 'Y'},
@@ -182,6 +184,7 @@ static int help(void)
          "  --port-offset N    init: listen on the well-known ports + N (default 10000)\n"
          "  --shards N         init: parts of the store, fixed for ever (default: one a core)\n"
          "  --repair           check: put right what can be\n"
+         "  --truncate         check: cut a log in front of damage that no start passes; what is behind is lost\n"
          "  --shard N          rebuild-index, compact-index: this one alone\n"
          "  --segment-size S   init: size of a log segment, 4M to 256M (default 64M)");
     return EX_OK;
@@ -213,6 +216,7 @@ static bool option_given(struct tool *t, int opt)
                 {'f', OPT_DEFAULT, 0},
                 {'B', OPT_SHARD, offsetof(struct tool, shard)},
                 {'R', OPT_REPAIR, 0},
+                {'T', OPT_TRUNCATE, 0},
                 {'E', OPT_RATE, offsetof(struct tool, rate)},
                 {'K', OPT_KEEP, offsetof(struct tool, keep)},
                 {'Y', OPT_KEEP_DAYS, offsetof(struct tool, keep_days)},

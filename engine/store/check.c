@@ -196,6 +196,8 @@ static enum tb_rc check_shard(struct check_all *a, uint32_t number, struct tb_er
         c.broken = true;
     }
     tb_check_log(&c, &cfg, &ckpt, &end);
+    if (tb_cut_pending(a->io, dir))
+        tb_check_say(&c, true, "the log", "cutting it is not done", "run `tambo check --truncate` again");
     check_copies(&c, dir);
     collect(a, &c);
     a->comparable &= !c.broken && end == ckpt.applied;

@@ -104,7 +104,8 @@ static enum tb_rc record_seen(void *user, const struct tb_record *r)
 static const char *next_of(const struct log_check *l, uint64_t lsn)
 {
     return lsn >= l->ckpt->applied
-               ? "keep a copy of the store; restore the newest backup (tambo restore), it loses least"
+               ? "keep a copy of the store; restore the newest backup (tambo restore), it loses least; without one, "
+                 "`tambo check --truncate` gives up what lies behind"
                : "the index holds what it said; see its messages";
 }
 

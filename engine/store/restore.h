@@ -38,6 +38,9 @@ const struct tb_part *tb_restore_part(const struct tb_restore *r, uint32_t shard
                                       size_t first, bool later);
 /* tb_restore_wake: open what was made, skip ahead, keep only what was asked for, stop. */
 enum tb_rc tb_restore_wake(struct tb_restore *r, struct tb_restore_result *out, struct tb_error *err) TB_USE_RESULT;
+/* tb_skip_ahead: R14: the shard's numbers, and those of each account in it, jump where nobody was. NOSPACE, IO. Turns
+ * the worker's loop. */
+enum tb_rc tb_skip_ahead(struct tb_worker *w, struct tb_shard *s) TB_USE_RESULT;
 /* tb_restore_when: "2026-11-23 17:05:09 UTC". */
 const char *tb_restore_when(int64_t ms, char text[40]);
 

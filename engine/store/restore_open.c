@@ -55,8 +55,9 @@ static enum tb_rc skip(struct wake *k, struct tb_shard *s, uint32_t acct, const 
     return s->failed ? TB_IO : TB_OK;
 }
 
-static enum tb_rc skip_shard(struct wake *k, struct tb_shard *s)
+enum tb_rc tb_skip_ahead(struct tb_worker *w, struct tb_shard *s)
 {
+    struct wake waiting = {.w = w}, *k = &waiting;
     const struct tb_pay_skip whole = {
         .blobs = SKIP_BLOBS, .accounts = SKIP_ACCOUNTS, .uidvalidities = SKIP_UIDVALIDITIES};
     const struct tb_pay_skip one = {.modseqs = SKIP_MODSEQS, .uids = SKIP_UIDS, .mailboxes = SKIP_MAILBOXES};
@@ -173,7 +174,7 @@ static enum tb_rc wake_open(struct wake *k, struct tb_restore *r, struct tb_rest
         return rc;
     err->text[0] = '\0';
     for (uint32_t i = 0; rc == TB_OK && i < k->store->super.shards; i++)
-        rc = skip_shard(k, k->store->shard[i]);
+        rc = tb_skip_ahead(k->w, k->store->shard[i]);
     if (rc == TB_OK) {
         tb_worker_started(k->w);
         rc = narrow(k, r->opt, err);

@@ -317,6 +317,9 @@ enum tb_rc tb_shard_recover(struct tb_shard *s, struct tb_error *err)
 {
     struct tb_io *io = s->worker->io;
     struct tb_error found = {0}, no = {0};
+    if (!s->store->cfg.cut && tb_cut_pending(io, s->dir))
+        return tb_error_set(err, TB_CORRUPT, 0,
+                            "shard %u: cutting its log is not done; run `tambo check --truncate` again", s->number);
     enum tb_rc settled = tb_index_settle(io, s->dir, err);
     if (settled != TB_OK)
         return settled;

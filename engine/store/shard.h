@@ -326,6 +326,9 @@ const char *tb_shard_state_text(const struct tb_shard *s);
 enum tb_rc tb_store_raise_epoch(struct tb_store *store, struct tb_io *io, uint32_t *epoch,
                                 struct tb_error *err) TB_USE_RESULT;
 
+/* truncate.c: was the log cut, and have the numbers not skipped ahead yet? */
+bool tb_cut_pending(struct tb_io *io, const char *shard_dir);
+
 /* checkpoint.c */
 void tb_checkpoint_boundary(struct tb_shard *s, struct tb_log_mark mark);
 void tb_checkpoint_durable(struct tb_shard *s);

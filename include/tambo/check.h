@@ -66,4 +66,20 @@ enum tb_rc tb_store_compact(struct tb_io *io, const char *dir, uint32_t shard, s
 enum tb_rc tb_store_repair(struct tb_io *io, const char *dir, const struct tb_check_options *opt,
                            struct tb_error *err) TB_USE_RESULT;
 
+struct tb_truncated { /* what lies behind the damage */
+    uint64_t shards;  /* whose log is cut */
+    uint64_t frames, bytes, records, messages;
+    int64_t from_ms, to_ms; /* when it was written, since 1970; 0: not known */
+};
+/*
+ * tb_store_truncate: a shard's log that is damaged in the middle, so that a start refuses it, ends in front of the
+ * damage from now on: what lies behind is given up for good, though it was acknowledged. A person decides that; write
+ * false: only tell opt->found. The bytes are kept beside the log (cut-POSITION). Numbers skip ahead (R14). No process
+ * may have the store open. OK: sum says what was, or would be, cut: no shard, if none needs it; CORRUPT: the index
+ * already holds what is damaged: nothing was changed; BUSY, NOTFOUND, IO, NOSPACE. Cut short at any point, it goes on
+ * when called again, and nobody can open the shard until then. Blocks. Cost: reads the log behind the checkpoint twice.
+ */
+enum tb_rc tb_store_truncate(struct tb_io *io, const char *dir, bool write, const struct tb_check_options *opt,
+                             struct tb_truncated *sum, struct tb_error *err) TB_USE_RESULT;
+
 #endif

@@ -38,6 +38,7 @@ struct tb_store_config {
     uint32_t workers;              /* 1..shards */
     uint64_t checkpoint_log_bytes; /* 0: 32 MiB */
     uint32_t checkpoint_ms;        /* 0: 5000 */
+    bool cut;                      /* open shards whose log is being cut: tb_store_truncate alone */
     bool serve_rest;               /* a shard that cannot be opened is down, and the others serve: tb_worker_open */
     bool no_dedup;                 /* store a body that an account has already once more */
     uint64_t train_after;          /* messages in a shard until a dictionary is first trained on them; 0: 10,000 */

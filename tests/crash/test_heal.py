@@ -4,12 +4,14 @@
     test_heal.py [--io auto] [--build DIR]
 
 Every message must be there byte for byte under its UID; tambo check, check --repair, scrub and rebuild-index say what
-they found. Last line: "N passed, M failed".
+they found. A log that is damaged in the middle is refused, and ends there once --truncate was said.
+Last line: "N passed, M failed".
 """
 import argparse
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -23,6 +25,7 @@ from tambo import Daemon  # noqa: E402
 
 MESSAGES = 40
 PAGE = 4096
+SEGMENT = 4 << 20
 
 
 def message(n):
@@ -189,6 +192,63 @@ def away(daemon, checks):
         assert b"shard-00/CKPT" in done.stderr, done.stderr
 
 
+def applied(folder):
+    """Up to where the index holds the log, as the newest slot of CKPT says: segment, offset."""
+    with open(os.path.join(folder, "CKPT"), "rb") as f:
+        data = f.read()
+    slots = [struct.unpack_from("<QQQ", data, at + 16) for at in (0, 65536) if data[at:at + 8] == b"TAMBOCKP"]
+    return max(slots)[2] // SEGMENT, max(slots)[2] % SEGMENT
+
+
+def next_uid(daemon):
+    with wire.Imap(daemon, "ann") as c:
+        return int(re.search(rb"UIDNEXT (\d+)", c.command(b"STATUS INBOX (UIDNEXT)")[0][0][0]).group(1))
+
+
+def truncate(daemon, checks):
+    """A byte of the log is damaged behind the checkpoint, and acknowledged mail lies behind that."""
+    folder = os.path.join(store(daemon), "shard-00")
+    with checks.step("a log that is damaged in the middle keeps the server from starting"):
+        daemon.append("ann", "INBOX", message(1))
+        want = inbox(daemon, "ann")
+        daemon.stop()
+        daemon.start()
+        for n in range(2, 12):
+            daemon.append("ann", "INBOX", message(n))
+        last = next_uid(daemon)
+        daemon.kill()
+        segment, at = applied(folder)
+        with open(os.path.join(folder, "log", "%08x.seg" % segment), "r+b") as f:
+            f.seek(at + 60)
+            byte = f.read(1)
+            f.seek(at + 60)
+            f.write(bytes([byte[0] ^ 1]))
+        done = subprocess.run([os.path.join(daemon.build, "tambod"), "-c", daemon.conf], stderr=subprocess.PIPE,
+                              timeout=60, check=False)
+        wire.equal(done.returncode, 65, "exit status")
+        said(daemon.tambo("check", check=False), 65, b"check --truncate")
+    with checks.step("--truncate asks first, then says what went and where it lies"):
+        done = daemon.tambo("check", "--truncate", check=False)
+        wire.equal(done.returncode, 64, "exit status without --yes")
+        said(daemon.tambo("check", check=False), 65, b"DAMAGE")
+        done = daemon.tambo("--json", "check", "--truncate", "--yes", check=False)
+        wire.equal(done.returncode, 0, "exit status")
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        cut = [line for line in told if line.get("finding") == "repaired"]
+        wire.equal([len(cut), told[-1]["clean"]], [1, True], "what is told")
+        wire.equal(os.path.isdir(cut[0]["next"]), True, cut[0]["next"])
+    with checks.step("what came before is served, and no UID comes twice"):
+        daemon.start()
+        have = inbox(daemon, "ann")
+        wire.equal({uid: have.get(uid) for uid in want}, want, "INBOX")
+        wire.equal(len(have) < 11, True, "%d messages" % len(have))
+        wire.equal(next_uid(daemon) > last + (1 << 19), True, "UIDNEXT")
+        daemon.append("ann", "INBOX", message(99))
+        wire.equal(daemon.stop(), 0, "exit status")
+        said(daemon.tambo("check", check=False), 0, b"clean")
+        said(daemon.tambo("check", "--truncate", check=False), 0, b"clean")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--io", default="auto")
@@ -200,6 +260,9 @@ def main():
     with Daemon(build=args.build, io=args.io, accounts=["u%d" % i for i in range(24)],  # by lot: some in each shard
                 init=("--shards", "2", "--segment-size", "4M")) as daemon:
         away(daemon, checks)
+    with Daemon(build=args.build, io=args.io, accounts=["ann"], config={"checkpoint_ms": "3600000"},
+                init=("--shards", "1", "--segment-size", "4M")) as daemon:
+        truncate(daemon, checks)
     return checks.finish()
 
 

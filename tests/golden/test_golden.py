@@ -3,8 +3,9 @@
 
 For each store-vN: with io_uring and with plain system calls: unpacked, opened by tambod, compared line by line with
 its list; what is stored meanwhile and everything else is there after a kill and after a stop; the number in SUPER,
-CKPT and the index is today's; its index is made again; what it holds of deleted mail comes back. The same with a store that make.py makes with today's program, so that it can make the
-next golden one. A store of a newer or an unknown format is refused with a clear text, and not touched.
+CKPT and the index is today's; its index is made again; what it holds of deleted mail comes back. The same with a store
+that make.py makes with today's program, so that it can make the next golden one. A store of a newer or an unknown
+format is refused with a clear text, and not touched.
 
 Last line: "N passed, M failed".
 """
@@ -159,7 +160,8 @@ def come_back(d):
     """The account, a mailbox and a message that the golden store's trash holds."""
     d.tambo("account", "undelete", "gone")
     d.tambo("undelete", "ann", "--all")
-    for account, name, text in (("gone", b"INBOX", b"comes back"), ("ann", b"old", b"lost"), ("ann", b"INBOX", b"gone")):
+    want = (("gone", b"INBOX", b"comes back"), ("ann", b"old", b"lost"), ("ann", b"INBOX", b"gone"))
+    for account, name, text in want:
         with wire.Imap(d, account) as c:
             c.command(b"EXAMINE " + name)
             wire.equal([data for _, _, data in c.bodies()].count(make.plain(text)), 1, "%s in %s" % (text, name))

@@ -439,6 +439,7 @@ static void scan_end(struct tb_gc *gc)
     size_t n = 0;
     bool tight;
     uint64_t room = room_left(gc, &tight);
+    gc->to_move = 0;
     for (size_t i = 0; i < gc->victims; i++) {
         struct gc_victim *v = &gc->victim[i];
         v->chunks = segment_of(gc, gc->chunk_floor) <= v->segment;
@@ -451,6 +452,7 @@ static void scan_end(struct tb_gc *gc)
             keep(gc, v->segment, KEPT_TIGHT_S);
         else {
             room -= v->found < room ? v->found : room;
+            gc->to_move += v->found;
             gc->victim[n++] = *v;
         }
     }
@@ -707,6 +709,30 @@ static enum tb_rc log_item(struct tb_gc *gc, size_t i)
     return still_there(gc, item, &own, &body) ? log_moved(gc, i, own, body) : TB_OK;
 }
 
+/* moved_on: an item is done with: so much less of the victims is left to move. */
+static void moved_on(struct tb_gc *gc, const struct gc_item *item)
+{
+    uint64_t n = (victim_of(gc, item->head.lsn) != NULL ? item->head.clen : 0) +
+                 (victim_of(gc, item->own.lsn) != NULL ? item->own.clen : 0);
+    gc->to_move -= n < gc->to_move ? n : gc->to_move;
+}
+
+/* in_vain: the disk became full on the way, and what is left does not fit: no segment would be emptied, and the room
+ * is what deletions live on. */
+static bool in_vain(const struct tb_gc *gc)
+{
+    bool tight;
+    return short_of_space(gc) && gc->to_move > room_left(gc, &tight);
+}
+
+/* stop_moving: no space, for now. */
+static void stop_moving(struct tb_gc *gc)
+{
+    rest(gc);
+    gc->left = true;
+    gc->looked = false;
+}
+
 static void copy_step(struct tb_op *op);
 
 /* log_batch: what the helper made goes to the log, as far as that takes it. */
@@ -714,6 +740,10 @@ static void log_batch(struct tb_gc *gc)
 {
     struct gc_batch *b = &gc->batch;
     while (b->done < b->n) {
+        if (in_vain(gc)) {
+            stop_moving(gc);
+            return;
+        }
         enum tb_rc rc = log_item(gc, b->done);
         if (rc == TB_BUSY) {
             later(gc, BUSY_NS, copy_step);
@@ -721,12 +751,11 @@ static void log_batch(struct tb_gc *gc)
         }
         if (rc == TB_LIMIT)
             hold(gc, b->item[b->done]);
-        else if (rc != TB_OK) { /* no space, for now */
-            rest(gc);
-            gc->left = true;
-            gc->looked = false;
+        else if (rc != TB_OK) {
+            stop_moving(gc);
             return;
         }
+        moved_on(gc, b->item[b->done]);
         b->done++;
     }
     later(gc, throttle(gc), copy_step);

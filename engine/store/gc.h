@@ -96,6 +96,7 @@ struct tb_gc {
     size_t items, items_cap, cursor;
     struct gc_hint *hint; /* owned */
     size_t hints, hints_cap;
+    uint64_t to_move; /* bytes of the victims that are yet to be moved */
     struct tb_log_walk *walk;
     size_t walking;         /* victim */
     struct tb_codec *codec; /* owned; made when first used */

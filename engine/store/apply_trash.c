@@ -234,19 +234,12 @@ enum tb_rc tb_apply_mbox_delete(struct tb_applier *x, const struct tb_record *r)
 
 /* ---- accounts ---- */
 
-/* count_account: all of its mailboxes that are not in the trash for themselves, in the shard. */
+/* count_account: all of its mailboxes that are not in the trash for themselves, in the shard. The account counts them,
+ * if it was made since it does; an older one is looked through. */
 static void count_account(struct tb_applier *x, uint32_t acct, const struct tb_disk_acct *a, int64_t sign)
 {
-    struct tb_key key;
-    struct tb_slice k, v;
-    tb_key_begin(&key);
-    tb_key_u32(&key, acct);
-    bool more = tb_index_ge(x->ix, TB_DB_MBOX, tb_key_slice(&key), 4, &k, &v);
-    for (; more; more = tb_index_next(x->ix, TB_DB_MBOX, 4, &k, &v)) {
-        struct tb_disk_mbox m;
-        if (fixed(v, &m, sizeof(m)) && !(m.flags & TB_MBOX_NOSELECT))
-            x->state.mailboxes += (uint64_t)sign;
-    }
+    uint32_t mailboxes = a->mailboxes != 0 ? a->mailboxes - 1 : tb_quota_count(x->ix, acct);
+    x->state.mailboxes += (uint64_t)sign * mailboxes;
     x->state.messages += (uint64_t)sign * a->messages;
     x->state.raw_bytes += (uint64_t)sign * a->bytes;
     x->state.accounts += (uint64_t)sign;

@@ -515,37 +515,87 @@ enum tb_rc tb_mailbox_delete(struct tb_account *a, struct tb_slice name)
     return index_failed(a, TB_OK);
 }
 
-/* rename_inbox: its messages move to a new mailbox; INBOX stays, empty (RFC 9051 6.3.6). */
-static enum tb_rc rename_inbox(struct tb_account *a, const struct path *to)
+/* rename_inbox: its messages are to move to a new mailbox; INBOX stays, empty (RFC 9051 6.3.6). */
+static enum tb_rc rename_inbox(struct tb_account *a, const struct path *to, struct tb_renaming *left)
 {
-    uint32_t at, mbox;
+    uint32_t at;
     struct tb_disk_mbox inbox;
-    struct tb_disk_acct row;
     if (!tb_mbox_get(a->shard->ix, a->acct, TB_MBOX_INBOX, &inbox, NULL))
         return index_failed(a, TB_NOTFOUND);
     size_t have = path_walk(a, to, &at, NULL);
     enum tb_rc rc = tb_quota_mailboxes(a->shard, a->acct, to->n - have);
     if (rc == TB_OK)
-        rc = admit_path(a, to, have, at, sizeof(struct tb_pay_copy) + 64);
+        rc = admit_path(a, to, have, at, 64);
     if (rc != TB_OK)
         return rc;
-    mbox = make_path(a, to, have, at, to->n, 0, 0);
-    if (inbox.messages > 0) {
-        struct tb_range all = {1, inbox.uidnext - 1};
-        uint64_t modseq = next_modseq(a, &row);
-        struct tb_pay_copy c = {.src = TB_MBOX_INBOX,
-                                .dst = mbox,
-                                .dst_uid = 1,
-                                .n = 1,
-                                .dst_modseq = modseq,
-                                .src_modseq = modseq + 1,
-                                .savedate = tb_io_wall_s(a->shard->worker->io)};
-        memset(c.keyword, 255, sizeof(c.keyword));
-        tb_shard_record(a->shard, TB_REC_COPY, TB_COPY_MOVE, a->acct, tb_slice(&c, sizeof(c)),
-                        tb_slice(&all, sizeof(all)), tb_slice(NULL, 0));
-    }
+    left->mbox = make_path(a, to, have, at, to->n, 0, 0);
+    left->below = inbox.uidnext;
     tb_shard_touched(a->shard, a->acct, 0);
     return index_failed(a, TB_OK);
+}
+
+/* inbox_slice: the next of the messages that move, and their keywords. */
+static uint32_t inbox_slice(struct tb_account *a, uint32_t below, struct tb_uidset *set, uint64_t *keywords)
+{
+    enum { SLICE = 1024, ROWS = 256 };
+    struct tb_disk_row rows[ROWS];
+    uint32_t n = 0;
+    for (uint32_t uid = 1; n < SLICE;) {
+        size_t got = tb_rows_scan(a->shard->ix, a->acct, TB_MBOX_INBOX, uid, rows, ROWS), i = 0;
+        for (; i < got && rows[i].uid < below; i++, n++) {
+            tb_uidset_add(set, rows[i].uid, rows[i].uid);
+            *keywords |= rows[i].keywords;
+        }
+        if (i < ROWS)
+            break;
+        uid = rows[i - 1].uid + 1;
+    }
+    return n;
+}
+
+/* log_move: one COPY record that moves these messages of INBOX. */
+static enum tb_rc log_move(struct tb_account *a, uint32_t to, const struct tb_uidset *set, uint64_t keywords)
+{
+    enum { KEYWORDS_BYTES = TB_KEYWORDS_MAX * (TB_KEYWORD_NAME_MAX + 8) };
+    struct tb_slice ranges = tb_slice(set->v, set->n * sizeof(set->v[0]));
+    struct tb_disk_mbox dst;
+    struct tb_disk_acct row;
+    if (!tb_mbox_get(a->shard->ix, a->acct, to, &dst, NULL) || dst.flags & TB_MBOX_NOSELECT)
+        return TB_NOTFOUND;
+    if (dst.staged != 0)
+        return TB_OK; /* a COPY is on its way there: another time */
+    enum tb_rc rc = tb_shard_admit(a->shard, sizeof(struct tb_pay_copy) + ranges.len + KEYWORDS_BYTES,
+                                   1 + TB_KEYWORDS_MAX, ADMIT_SMALL);
+    if (rc != TB_OK)
+        return rc;
+    struct tb_pay_copy c = {.src = TB_MBOX_INBOX,
+                            .dst = to,
+                            .dst_uid = dst.uidnext,
+                            .n = (uint32_t)set->n,
+                            .savedate = tb_io_wall_s(a->shard->worker->io)};
+    tb_keyword_map(a, TB_MBOX_INBOX, to, keywords, c.keyword);
+    c.dst_modseq = next_modseq(a, &row);
+    c.src_modseq = c.dst_modseq + 1;
+    tb_shard_record(a->shard, TB_REC_COPY, TB_COPY_MOVE, a->acct, tb_slice(&c, sizeof(c)), ranges, tb_slice(NULL, 0));
+    tb_shard_touched(a->shard, a->acct, to);
+    tb_shard_touched(a->shard, a->acct, TB_MBOX_INBOX);
+    return TB_OK;
+}
+
+enum tb_rc tb_mailbox_rename_step(struct tb_account *a, struct tb_renaming *left)
+{
+    struct tb_uidset set;
+    uint64_t keywords = 0;
+    tb_uidset_init(&set);
+    enum tb_rc rc = TB_OK;
+    if (a->deleted)
+        rc = TB_NOTFOUND;
+    else if (inbox_slice(a, left->below, &set, &keywords) == 0)
+        left->mbox = 0;
+    else
+        rc = set.failed ? TB_LIMIT : log_move(a, left->mbox, &set, keywords);
+    tb_uidset_free(&set);
+    return index_failed(a, rc);
 }
 
 /* is_inside: is mbox `inner` equal to or below `outer`? */
@@ -562,8 +612,10 @@ static bool is_inside(struct tb_account *a, uint32_t inner, uint32_t outer)
     return false;
 }
 
-enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct tb_slice to)
+enum tb_rc tb_mailbox_rename_start(struct tb_account *a, struct tb_slice from, struct tb_slice to,
+                                   struct tb_renaming *left)
 {
+    *left = (struct tb_renaming){0};
     struct path *pf = malloc(
         2 * sizeof(*pf)); /* two names of 4 KB and their leaves: too much for the stack of a deep call */
     if (pf == NULL)
@@ -580,7 +632,7 @@ enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct 
     if (rc == TB_OK && have == pt->n)
         rc = TB_EXISTS;
     if (rc == TB_OK && is_inbox(pf)) {
-        rc = is_inside(a, at, TB_MBOX_INBOX) ? TB_INVALID : rename_inbox(a, pt);
+        rc = is_inside(a, at, TB_MBOX_INBOX) ? TB_INVALID : rename_inbox(a, pt, left);
         free(pf);
         return rc;
     }
@@ -599,6 +651,15 @@ enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct 
         rc = index_failed(a, TB_OK);
     }
     free(pf);
+    return rc;
+}
+
+enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct tb_slice to)
+{
+    struct tb_renaming left;
+    enum tb_rc rc = tb_mailbox_rename_start(a, from, to, &left);
+    while (rc == TB_OK && left.mbox != 0)
+        rc = tb_mailbox_rename_step(a, &left);
     return rc;
 }
 

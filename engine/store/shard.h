@@ -349,6 +349,13 @@ bool tb_rules_step(struct tb_shard *s);
 /* change.c: tb_stage_step: take away a piece of what a COPY that will not be completed left; true if there is more. */
 bool tb_stage_step(struct tb_shard *s);
 uint32_t tb_retention_days(const struct tb_store *store, const struct tb_disk_mbox *m);
+/* tb_rows_want: how many rows to scan for the UIDs uid to last, at most max: no more blocks are read than they may be
+ * in.
+ */
+static inline size_t tb_rows_want(uint32_t uid, uint32_t last, size_t max)
+{
+    return (uint64_t)last - uid + 1 < max ? (size_t)(last - uid) + 1 : max;
+}
 /*
  * view.c, for change.c. tb_view_pick: the next messages of uids (NULL: all), from *uid on, or only those that are
  * \\Deleted, at most max; false when the end was reached. tb_view_there: is the mailbox? tb_view_rc: the shard's

@@ -11,7 +11,11 @@
 
 #include "engine/base/rules.h"
 
-enum { ROWS = 256, FLAGS_PER_RECORD = 4096 };
+enum {
+    ROWS = 256,
+    FLAGS_PER_RECORD = 4096,
+    REFRESH_MAX = 8192 /* removed or changed messages told of at a time: about 1 ms */
+};
 
 struct tb_view {
     struct tb_account *account; /* counted */
@@ -256,15 +260,24 @@ void tb_view_watch(struct tb_view *v, void (*fn)(void *user), void *user)
 struct refresh {
     struct tb_view *v;
     struct tb_uidset changed; /* flags */
+    uint64_t at, n;           /* the modseq under way; messages collected */
+    bool more;                /* the change log goes on behind it */
 };
 
 static bool collect(void *user, uint64_t modseq, uint8_t kind, struct tb_range range)
 {
     struct refresh *r = user;
-    (void)modseq;
+    if (modseq != r->at && r->n >= REFRESH_MAX) { /* at a boundary: what is told up to here is whole */
+        r->more = true;
+        return false;
+    }
+    r->at = modseq;
     struct tb_uidset *into = kind == TB_CHG_EXPUNGE ? &r->v->gone : &r->changed;
-    if (range.first < r->v->uidnext)
-        tb_uidset_add(into, range.first, range.last < r->v->uidnext ? range.last : r->v->uidnext - 1);
+    if (range.first >= r->v->uidnext)
+        return true;
+    uint32_t last = range.last < r->v->uidnext ? range.last : r->v->uidnext - 1;
+    tb_uidset_add(into, range.first, last);
+    r->n += last - range.first + 1;
     return !into->failed;
 }
 
@@ -291,13 +304,53 @@ static void catch_up(struct refresh *r)
         tb_uidset_add(&v->gone, next, v->uidnext - 1);
 }
 
-/* tell_gone: removals into changes, highest first, and out of the view. */
+/* highest: the highest max of a set. */
+static void highest(const struct tb_uidset *s, uint64_t max, struct tb_uidset *out)
+{
+    size_t i = s->n;
+    uint64_t n = 0;
+    while (i > 0 && n < max) {
+        i--;
+        n += (uint64_t)s->v[i].last - s->v[i].first + 1;
+    }
+    for (uint32_t skip = n > max ? (uint32_t)(n - max) : 0; i < s->n; i++, skip = 0)
+        tb_uidset_add(out, s->v[i].first + skip, s->v[i].last);
+}
+
+/* leave: the messages of set are not in the view any more. */
+static bool leave(struct tb_view *v, const struct tb_uidset *set)
+{
+    struct tb_uidset live, gone;
+    tb_uidset_init(&live);
+    tb_uidset_init(&gone);
+    tb_uidset_subtract(&v->live, set, &live);
+    tb_uidset_subtract(&v->gone, set, &gone);
+    bool good = !live.failed && !gone.failed;
+    if (good) {
+        struct tb_uidset was = v->live;
+        v->live = live;
+        live = was;
+        was = v->gone;
+        v->gone = gone;
+        gone = was;
+    }
+    tb_uidset_free(&live);
+    tb_uidset_free(&gone);
+    return good;
+}
+
+/* tell_gone: removals into changes, highest first, and out of the view; as many as are told at a time. */
 static bool tell_gone(struct tb_view *v, struct tb_arena *arena, struct tb_changes *out)
 {
-    struct tb_uidset hit;
+    struct tb_uidset all, hit;
+    tb_uidset_init(&all);
     tb_uidset_init(&hit);
-    tb_uidset_intersect(&v->gone, &v->live, &hit);
+    tb_uidset_intersect(&v->gone, &v->live, &all);
+    highest(&all, REFRESH_MAX, &hit);
     size_t n = (size_t)tb_uidset_count(&hit);
+    bool rest = tb_uidset_count(&all) > n;
+    hit.failed |= all.failed;
+    tb_uidset_free(&all);
     uint32_t *seqnos = tb_arena_alloc(arena, (n + 1) * sizeof(*seqnos)),
              *uids = tb_arena_alloc(arena, (n + 1) * sizeof(*uids));
     bool good = seqnos != NULL && uids != NULL && !hit.failed && counts(v);
@@ -306,13 +359,14 @@ static bool tell_gone(struct tb_view *v, struct tb_arena *arena, struct tb_chang
             uids[k] = uid;
             seqnos[k++] = tb_view_seqno_ceil(v, uid);
         }
-    for (size_t i = 0; good && i < hit.n; i++)
-        tb_uidset_remove(&v->live, hit.v[i].first, hit.v[i].last);
+    good = good && leave(v, &hit);
     tb_uidset_free(&hit);
     if (!good)
         return false;
-    tb_uidset_clear(&v->gone);
+    if (!rest)
+        tb_uidset_clear(&v->gone);
     recount(v);
+    out->more |= rest;
     out->removed = (uint32_t)n;
     out->removed_seqno = seqnos;
     out->removed_uid = uids;
@@ -334,15 +388,15 @@ static bool tell_flags(struct tb_view *v, const struct tb_uidset *changed, struc
     struct tb_disk_row rows[ROWS];
     for (size_t i = 0; i < changed->n; i++)
         for (uint32_t uid = changed->v[i].first;;) {
-            size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, uid, rows, ROWS);
-            size_t k = 0;
+            size_t want = tb_rows_want(uid, changed->v[i].last, ROWS), k = 0;
+            size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, uid, rows, want);
             for (; k < got && rows[k].uid <= changed->v[i].last; k++) {
                 uint32_t seqno = tb_view_seqno(v, rows[k].uid);
                 if (seqno != 0 && n < max)
                     f[n++] = (struct tb_change_flags){seqno, rows[k].uid, rows[k].flags, rows[k].keywords,
                                                       rows[k].modseq};
             }
-            if (k < ROWS || rows[k - 1].uid >= changed->v[i].last)
+            if (k < want || rows[k - 1].uid >= changed->v[i].last)
                 break;
             uid = rows[k - 1].uid + 1;
         }
@@ -387,15 +441,16 @@ enum tb_rc tb_view_refresh(struct tb_view *v, bool may_expunge, struct tb_arena 
     tb_uidset_free(&r.changed);
     if (!good)
         return TB_LIMIT;
-    if (m.uidnext != v->uidnext) {
+    out->keywords_changed = m.keywords_n != v->keywords_n;
+    v->keywords_n = m.keywords_n;
+    out->more |= r.more;
+    if (!r.more && m.uidnext != v->uidnext) {
         out->added = learn(v, v->uidnext, m.uidnext);
+        v->uidnext = m.uidnext;
         recount(v);
     }
-    out->keywords_changed = m.keywords_n != v->keywords_n;
     out->count = v->count;
-    v->keywords_n = m.keywords_n;
-    v->uidnext = m.uidnext;
-    v->modseq = m.highestmodseq;
+    v->modseq = r.more ? r.at : m.highestmodseq;
     return failed(v, v->live.failed ? TB_LIMIT : TB_OK);
 }
 
@@ -501,14 +556,16 @@ static bool pick_rows(struct tb_view *v, const struct tb_uidset *uids, const str
     struct tb_disk_row rows[ROWS];
     uint32_t n = 0;
     for (;;) {
+        size_t want = ROWS;
         if (uids != NULL) {
             size_t i = range_ceil(uids, *uid);
             if (i == uids->n)
                 return false;
             if (uids->v[i].first > *uid)
                 *uid = uids->v[i].first;
+            want = tb_rows_want(*uid, uids->v[i].last, ROWS);
         }
-        size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, *uid, rows, ROWS);
+        size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, *uid, rows, want);
         for (size_t i = 0; i < got; i++) {
             const struct tb_disk_row *row = &rows[i];
             if (row->uid >= v->uidnext)

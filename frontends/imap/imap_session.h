@@ -268,7 +268,8 @@ struct imap_sync {
     bool active;
 };
 /*
- * imap_sync: refresh the view and write what changed. False: the output is full, call again. True: done. When
+ * imap_sync: refresh the view and write what changed. False: the output is full, or others had better have their turn:
+ * return RUN_WAIT and call again. True: done. When
  * the mailbox was deleted, s->gone is set.
  *   how  SYNC_EXPUNGE removals may be told; SYNC_UID flag changes carry the UID; SYNC_NO_FLAGS flag changes
  *   are known and not told
@@ -389,6 +390,9 @@ struct imap_session {
 enum imap_run imap_reply(struct imap_cmd *cmd, const char *reply);
 enum imap_run imap_reply_rc(struct imap_cmd *cmd, enum tb_rc rc);
 enum imap_run imap_reply_buf(struct imap_session *s, struct imap_cmd *cmd, struct tb_buf *b);
+/* imap_yield: RUN_WAIT, and the step runs again when others had their turn: between two pieces of work that are some
+ * milliseconds long. */
+enum imap_run imap_yield(struct imap_session *s);
 /* imap_unselect: close the view, if any; the session is authenticated only. */
 void imap_unselect(struct imap_session *s);
 /*
@@ -462,6 +466,7 @@ struct imap_errand {              /* work in an account, wherever the session si
     struct tb_acl_entry entry;
     struct tb_uidset uids; /* arena */
     struct tb_shared_at at;
+    struct tb_renaming left;     /* mailbox.c */
     struct tb_quota quota, used; /* quota.c */
     void *data;                  /* arena: metadata.c */
     /* what came out */

@@ -220,9 +220,16 @@ static void work_rename(struct imap_errand *e, struct tb_worker *w, struct tb_ac
     (void)w;
     if (!e->own && (!imap_errand_find(e, a, TB_RIGHT_DELETE_MAILBOX) || !may_create(e, a, e->second)))
         return;
-    e->rc = tb_mailbox_rename(a, e->name, e->second);
+    e->rc = tb_mailbox_rename_start(a, e->name, e->second, &e->left);
     if (e->rc == TB_OK)
         e->rc = tb_mailbox_find(a, e->second, &e->arena, &e->mailbox);
+}
+
+/* work_move: the next of INBOX's messages, which go where it was renamed to. */
+static void work_move(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
+{
+    (void)w;
+    e->rc = tb_mailbox_rename_step(a, &e->left);
 }
 
 /* owner_part: of a name: nothing, or the namespace and the owner's name in it. */
@@ -256,6 +263,10 @@ enum imap_run imap_run_rename(struct imap_session *s, struct imap_cmd *cmd)
         return RUN_WAIT;
     if (e->rc != TB_OK)
         return imap_errand_reply(cmd, e);
+    if (e->left.mbox != 0) {
+        imap_errand_start(s, e, work_move);
+        return e->busy ? RUN_WAIT : imap_yield(s);
+    }
     if (s->enabled & IMAP_REV2 && (!tb_slice_eq(a->from, a->from_given) || !tb_slice_eq(a->to, a->to_given)))
         imap_put_list(s, &e->mailbox, a->to, a->from_given); /* RFC 9051 6.3.6 */
     return imap_reply(cmd, "OK RENAME completed");

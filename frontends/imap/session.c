@@ -62,6 +62,12 @@ static void bye(struct imap_session *s, const char *text)
     s->phase = PHASE_CLOSE;
 }
 
+enum imap_run imap_yield(struct imap_session *s)
+{
+    tb_conn_yield(s->conn);
+    return RUN_WAIT;
+}
+
 void imap_unselect(struct imap_session *s)
 {
     imap_sync_abandon(s);

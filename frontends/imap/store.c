@@ -10,7 +10,7 @@
  */
 #include "imap_session.h"
 
-enum { STORE_SLICE = 4096 };
+enum { STORE_SLICE = 2048 };
 enum store_phase { STORE_START, STORE_SLICES, STORE_ROWS };
 
 struct store_args {
@@ -221,7 +221,7 @@ static enum imap_run store_slice(struct imap_session *s, struct imap_cmd *cmd, s
         return imap_reply_rc(cmd, rc);
     (void)imap_sync(s, how | SYNC_NO_FLAGS); /* nothing of it can pause but flags */
     if (s->gone || (a->silent && !(s->enabled & IMAP_CONDSTORE)))
-        return RUN_MORE;
+        return imap_yield(s);
     for (size_t i = 0; i < a->modified.n; i++) /* they are named in MODIFIED */
         tb_uidset_remove(&a->slice, a->modified.v[i].first, a->modified.v[i].last);
     if (!a->names && !(a->names = tb_arena_alloc(&s->arena, sizeof *a->names)))

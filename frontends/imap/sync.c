@@ -221,8 +221,13 @@ static bool go_on(struct imap_session *s)
     }
     if (y->part == PART_FLAGS && !(y->how & SYNC_NO_FLAGS) && !put_flags(s, y))
         return false;
+    bool more = y->changes.more;
     imap_sync_abandon(s);
-    return true;
+    if (!more)
+        return true;
+    s->changed = true;
+    (void)imap_yield(s);
+    return false;
 }
 
 bool imap_sync(struct imap_session *s, uint8_t how)

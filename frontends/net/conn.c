@@ -101,9 +101,12 @@ static bool run_steps(struct tb_conn *c)
             return false;
         if (tb_conn_full(c))
             c->choked = true;
+        if (s == STEP_WAIT && c->yield)
+            break;
         if (s == STEP_WAIT && !c->again)
             return true;
     }
+    c->yield = false;
     tb_net_ready(c->net, c);
     return false;
 }
@@ -127,6 +130,11 @@ void tb_conn_resume(struct tb_conn *c)
         c->again = true;
     else if (c->phase == PHASE_OPEN)
         tb_net_ready(c->net, c);
+}
+
+void tb_conn_yield(struct tb_conn *c)
+{
+    c->yield = true;
 }
 
 /* ---- between steps ---- */

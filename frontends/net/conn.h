@@ -82,7 +82,7 @@ struct tb_conn {
 
     uint8_t phase, drains;
     bool opened; /* proto->open ran */
-    bool ready, running, again;
+    bool ready, running, again, yield;
     bool receiving, sending, gating, recv_cancelled;
     bool middle; /* `released` is in the middle of a response */
     bool eof, broken, choked, unread, authenticated, loopback;

@@ -126,6 +126,8 @@ void tb_conn_account(struct tb_conn *c, struct tb_account *a);
 
 /* tb_conn_resume: run the step soon (from a store op's done, a view's watch). Never nested. Owner's thread. */
 void tb_conn_resume(struct tb_conn *c);
+/* tb_conn_yield: within a step that then returns STEP_WAIT: it runs again in the next turn, when others had theirs. */
+void tb_conn_yield(struct tb_conn *c);
 /* tb_conn_starttls: after this step returns and its output is sent, the TLS handshake; then the step runs again. N3. */
 void tb_conn_starttls(struct tb_conn *c);
 /* tb_conn_compress: what follows in both directions is DEFLATE (RFC 4978): all input after what was consumed, all

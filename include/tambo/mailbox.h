@@ -60,9 +60,22 @@ enum tb_rc tb_mailbox_create(struct tb_account *a, struct tb_slice name, uint16_
 enum tb_rc tb_mailbox_delete(struct tb_account *a, struct tb_slice name) TB_USE_RESULT;
 /*
  * tb_mailbox_rename: a subtree costs one row. From INBOX: its messages move to the new mailbox, INBOX stays (RFC
- * 9051 6.3.6). EXISTS target; NOTFOUND; INVALID bad name or into its own child; LIMIT.
+ * 9051 6.3.6). EXISTS target; NOTFOUND; INVALID bad name or into its own child; LIMIT. In one go, however long it
+ * takes.
  */
 enum tb_rc tb_mailbox_rename(struct tb_account *a, struct tb_slice from, struct tb_slice to) TB_USE_RESULT;
+struct tb_renaming { /* messages of INBOX that are on their way */
+    uint32_t mbox;   /* the mailbox they go to; 0: they are all there */
+    uint32_t below;  /* those with lower UIDs; what arrived since stays */
+};
+/*
+ * tb_mailbox_rename_start: the same, but messages of INBOX move in slices: while left->mbox is not 0, call
+ * tb_mailbox_rename_step in another turn. Each message is in one place or the other at any time; what was not moved
+ * when somebody stops stays in INBOX. The step's NOTFOUND: the new mailbox was deleted meanwhile; NOSPACE.
+ */
+enum tb_rc tb_mailbox_rename_start(struct tb_account *a, struct tb_slice from, struct tb_slice to,
+                                   struct tb_renaming *left) TB_USE_RESULT;
+enum tb_rc tb_mailbox_rename_step(struct tb_account *a, struct tb_renaming *left) TB_USE_RESULT;
 /* tb_mailbox_subscribe: names need not exist (RFC 9051 6.3.7). INVALID, LIMIT, NOSPACE. */
 enum tb_rc tb_mailbox_subscribe(struct tb_account *a, struct tb_slice name, bool on) TB_USE_RESULT;
 
@@ -138,6 +151,7 @@ struct tb_change_flags {
 };
 struct tb_changes {                /* arena-owned */
     bool deleted;                  /* the mailbox is gone: the view is empty from now on */
+    bool more;                     /* this is a part: refresh again, in another turn */
     bool keywords_changed;         /* new keywords exist: FLAGS and PERMANENTFLAGS are due */
     uint32_t added;                /* messages appended to the view's end (new count = old - removed + added) */
     uint32_t count;                /* messages in the view afterwards */
@@ -150,7 +164,8 @@ struct tb_changes {                /* arena-owned */
 /*
  * tb_view_refresh: learn what changed since this view last looked.
  *   may_expunge  false while seqnos must hold still: removals stay pending (RFC 9051 7.5.1)
- * OK (changes may be empty); LIMIT arena full: view unchanged. Cost: proportional to changes, not to the mailbox.
+ * OK (changes may be empty); LIMIT arena full: view unchanged. Tells of some 8,192 messages at a time. Cost:
+ * proportional to changes, not to the mailbox.
  */
 enum tb_rc tb_view_refresh(struct tb_view *v, bool may_expunge, struct tb_arena *arena,
                            struct tb_changes *out) TB_USE_RESULT;

@@ -112,7 +112,7 @@ static void test_move_and_expunge(void **state)
     fill(x, a, 10000);
     put(x, "Archive", 5);
     assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
-    assert_true(go(x, &u, v, TB_CHANGE_MOVE, archive) >= 4); /* 2,048 in each */
+    assert_true(go(x, &u, v, TB_CHANGE_MOVE, archive) >= 4); /* 1,024 in each */
     assert_int_equal(u.op.rc, TB_OK);
     const struct tb_copied *c = tb_change_copied(u.change);
     assert_int_equal(tb_uidset_count(&c->from), 10000);
@@ -128,7 +128,7 @@ static void test_move_and_expunge(void **state)
     assert_int_equal(go(x, &u, v, TB_CHANGE_EXPUNGE, 0), 0); /* none is \\Deleted */
     tb_change_free(u.change);
     assert_int_equal(status(x, "Archive").messages, 10005);
-    assert_true(go(x, &u, v, TB_CHANGE_DELETE, 0) >= 2); /* 4,096 in each */
+    assert_true(go(x, &u, v, TB_CHANGE_DELETE, 0) >= 2); /* 2,048 in each */
     assert_int_equal(u.op.rc, TB_OK);
     assert_int_equal(tb_uidset_count(&tb_change_copied(u.change)->from), 10005);
     tb_change_free(u.change);
@@ -150,8 +150,8 @@ static void test_given_up(void **state)
     for (unsigned i = 0; i < 20; i++)
         (void)tb_worker_turn(x->s.w, false);
     assert_false(u.done);
-    assert_int_equal(status(x, "Archive").messages, 2048);
-    assert_int_equal(status(x, "INBOX").messages, 5000 - 2048);
+    assert_int_equal(status(x, "Archive").messages, 1024);
+    assert_int_equal(status(x, "INBOX").messages, 5000 - 1024);
     tb_view_close(v);
     tb_account_close(a);
 }
@@ -170,7 +170,7 @@ static void test_mailbox_goes_meanwhile(void **state)
         (void)tb_worker_turn(x->s.w, false);
     assert_true(u.done);
     assert_int_equal(u.op.rc, TB_NOTFOUND);
-    assert_int_equal(status(x, "INBOX").messages, 5000 - 2048);
+    assert_int_equal(status(x, "INBOX").messages, 5000 - 1024);
     tb_change_free(u.change);
     tb_view_close(v);
     tb_account_close(a);
@@ -253,6 +253,107 @@ static void test_copy_given_up(void **state)
     tb_account_close(a);
 }
 
+/* RENAME of INBOX in slices: a step moves some, what is not moved yet is in INBOX, what arrives meanwhile stays. */
+static void test_rename_inbox(void **state)
+{
+    struct world *x = *state;
+    struct tb_account *a = account(x);
+    struct tb_renaming left;
+    struct tb_view *v;
+    uint32_t bit, steps = 0;
+    struct tb_uidset one;
+    fill(x, a, 5000);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    assert_int_equal(tb_keyword(a, TB_MBOX_INBOX, TB_SLICE("$Work"), true, &bit), TB_OK);
+    tb_uidset_init(&one);
+    tb_uidset_add(&one, 4000, 4000);
+    assert_int_equal(tb_flags_update(v, &one, TB_FLAGS_ADD, 0, 1ull << bit, UINT64_MAX, NULL), TB_OK);
+    tb_uidset_free(&one);
+    tb_view_close(v);
+    assert_int_equal(tb_mailbox_rename_start(a, TB_SLICE("INBOX"), TB_SLICE("2025/Old"), &left), TB_OK);
+    assert_int_equal(left.mbox, status(x, "2025/Old").mbox);
+    put(x, "INBOX", 3);
+    for (; left.mbox != 0; steps++) {
+        uint32_t there = status(x, "2025/Old").messages;
+        assert_int_equal(tb_mailbox_rename_step(a, &left), TB_OK);
+        assert_in_range(status(x, "2025/Old").messages - there, 0, 1024);
+        assert_int_equal(status(x, "2025/Old").messages + status(x, "INBOX").messages, 5003);
+        (void)tb_worker_turn(x->s.w, false);
+    }
+    assert_true(steps > 3);
+    assert_int_equal(status(x, "INBOX").messages, 3);
+    assert_int_equal(status(x, "2025/Old").messages, 5000);
+    struct tb_row row;
+    assert_int_equal(tb_view_open(a, status(x, "2025/Old").mbox, &v), TB_OK);
+    assert_int_equal(tb_view_row(v, 4000, &row), TB_OK);
+    assert_int_not_equal(row.keywords, 0);
+    tb_view_close(v);
+
+    put(x, "INBOX", 2000);
+    assert_int_equal(tb_mailbox_rename_start(a, TB_SLICE("INBOX"), TB_SLICE("Other"), &left), TB_OK);
+    assert_int_equal(tb_mailbox_delete(a, TB_SLICE("Other")), TB_OK);
+    assert_int_equal(tb_mailbox_rename_step(a, &left), TB_NOTFOUND);
+    assert_int_equal(status(x, "INBOX").messages, 2003);
+    tb_account_close(a);
+}
+
+/* told: refresh until all is told; how many refreshes it took. None tells much more than 8,192 messages. */
+static unsigned told(struct tb_view *v, uint32_t *removed, uint32_t *flags)
+{
+    struct tb_arena arena;
+    struct tb_changes c;
+    unsigned parts = 0;
+    tb_arena_init(&arena, 1 << 20);
+    *removed = *flags = 0;
+    do {
+        assert_int_equal(tb_view_refresh(v, true, &arena, &c), TB_OK);
+        assert_in_range(c.removed, 0, 8192);
+        assert_in_range(c.flags_n, 0, 8192 + 4096);
+        for (uint32_t i = 1; i < c.removed; i++)
+            assert_true(c.removed_seqno[i] < c.removed_seqno[i - 1]);
+        *removed += c.removed;
+        *flags += c.flags_n;
+        parts++;
+        tb_arena_reset(&arena);
+    } while (c.more);
+    assert_int_equal(tb_view_count(v), c.count);
+    tb_arena_free(&arena);
+    return parts;
+}
+
+static void test_told_in_parts(void **state)
+{
+    struct world *x = *state;
+    struct tb_account *a = account(x);
+    struct tb_view *v, *other;
+    struct tb_uidset odd;
+    uint32_t removed, flags;
+    fill(x, a, 30000);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &other), TB_OK);
+    assert_int_equal(tb_flags_update(v, NULL, TB_FLAGS_ADD, TB_FLAG_SEEN, 0, UINT64_MAX, NULL), TB_OK);
+    assert_true(told(other, &removed, &flags) >= 3);
+    assert_int_equal(removed, 0);
+    assert_int_equal(flags, 30000);
+    assert_int_equal(told(other, &removed, &flags), 1);
+    assert_int_equal(flags, 0);
+    tb_uidset_init(&odd);
+    for (uint32_t uid = 1; uid <= 30000; uid += 2)
+        tb_uidset_add(&odd, uid, uid);
+    assert_int_equal(tb_delete(v, &odd), TB_OK);
+    put(x, "INBOX", 7);
+    assert_true(told(other, &removed, &flags) >= 2);
+    assert_int_equal(removed, 15000);
+    assert_int_equal(tb_view_count(other), 15007);
+    assert_int_equal(tb_view_uid(other, 1), 2);
+    assert_int_equal(tb_view_uid(other, 15000), 30000);
+    assert_int_equal(tb_view_modseq(other), status(x, "INBOX").highestmodseq);
+    tb_uidset_free(&odd);
+    tb_view_close(v);
+    tb_view_close(other);
+    tb_account_close(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -261,6 +362,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_copy_is_staged, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copy_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mailbox_goes_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rename_inbox, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_told_in_parts, setup, teardown),
     };
     tb_log_level(TB_LOG_WARN);
     return cmocka_run_group_tests_name("change", tests, NULL, NULL);

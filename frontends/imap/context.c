@@ -13,8 +13,9 @@
  * C2 all contexts of a session keep at most CONTEXT_RANGES_MAX ranges and CONTEXTS_MAX programs; what is more gets
  *    NO [NOUPDATE], also later, when a result has grown past it; so does a search of a part of the mailbox (RFC 9738).
  * C3 while the program runs the view stands still.
- * Thread: the connection's owner. RFC 5267 4; RFC 5032 2 (dynamic evaluation).
+ * Thread: the connection's owner. RFC 5267 4; RFC 5465 7 (UPDATE with items); RFC 5032 2 (dynamic evaluation).
  */
+#include "imap_fetch.h"
 #include "imap_search.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ enum {
 struct context {
     struct tb_arena arena;            /* of the program and the correlator */
     struct tb_slice tag, correlator;  /* arena; "(TAG ...)" */
+    struct tb_slice items;            /* arena: what to fetch of new messages; ptr NULL: nothing */
     struct tb_search_key all, within; /* AND of within, the messages looked at, and the program */
     bool uid, timed;
     int64_t ran_s;            /* over the whole mailbox */
@@ -41,8 +43,9 @@ struct context {
 struct imap_contexts {
     struct context *v[CONTEXTS_MAX]; /* owned */
     size_t n;
-    struct tb_uidset todo; /* owned: messages to look at again */
-    uint32_t uidnext;      /* of the view, when todo was looked after last */
+    struct tb_uidset todo;         /* owned: messages to look at again */
+    struct tb_uidset arrived, own; /* owned: ... of them those that are new; that this session stored */
+    uint32_t uidnext;              /* of the view, when todo was looked after last */
     uint32_t uid_max;
     /* the run that is under way */
     bool active;
@@ -53,7 +56,11 @@ struct imap_contexts {
     struct tb_op op;
     bool stepping, found;
     struct tb_uidset out[2]; /* owned: numbers to tell: REMOVEFROM, ADDTO */
-    size_t side, range;      /* what of these is written next */
+    struct tb_uidset fresh;  /* owned: new messages that it looks at, of other sessions */
+    struct tb_uidset news;   /* owned: ... that came into the result */
+    struct imap_cmd push;    /* the FETCH of these */
+    bool pushing;
+    size_t side, range; /* what of these is written next */
 };
 
 /* ---- life ---- */
@@ -66,8 +73,21 @@ static void context_free(struct context *c)
     free(c);
 }
 
-static void run_end(struct imap_contexts *x)
+static void push_end(struct imap_session *s, struct imap_contexts *x)
 {
+    if (x->push.cleanup)
+        x->push.cleanup(s, &x->push);
+    x->push = (struct imap_cmd){0};
+    if (x->pushing && !s->cmd.reply.ptr) /* in IDLE, or between commands */
+        tb_arena_free(&s->arena);
+    x->pushing = false;
+}
+
+static void run_end(struct imap_session *s, struct imap_contexts *x)
+{
+    push_end(s, x);
+    tb_uidset_free(&x->fresh);
+    tb_uidset_free(&x->news);
     tb_search_end(x->search);
     x->search = NULL;
     x->active = x->stepping = x->found = false;
@@ -82,10 +102,12 @@ void imap_contexts_end(struct imap_session *s)
     struct imap_contexts *x = s->contexts;
     if (!x)
         return;
-    run_end(x);
+    run_end(s, x);
     for (size_t i = 0; i < x->n; i++)
         context_free(x->v[i]);
     tb_uidset_free(&x->todo);
+    tb_uidset_free(&x->arrived);
+    tb_uidset_free(&x->own);
     free(x);
     s->contexts = NULL;
 }
@@ -141,6 +163,8 @@ static struct context *context_new(const struct imap_search *a, bool uid)
     c->uid = uid;
     c->tag = tb_arena_copy(&c->arena, a->tag);
     c->correlator = tb_arena_copy(&c->arena, a->correlator);
+    if (a->items.ptr)
+        c->items = tb_arena_copy(&c->arena, a->items);
     struct tb_search_key *root = imap_search_copy(a->root, &c->arena);
     if (!root || c->arena.overflowed) {
         context_free(c);
@@ -243,8 +267,10 @@ void imap_contexts_changed(struct imap_session *s, const struct tb_changes *chan
         leave(s, x->v[i], changes);
     for (uint32_t i = 0; i < changes->flags_n; i++)
         look_at(x, changes->flags[i].uid, changes->flags[i].uid);
-    if (uidnext > x->uidnext)
+    if (uidnext > x->uidnext) {
         look_at(x, x->uidnext, uidnext - 1);
+        tb_uidset_add(&x->arrived, x->uidnext, uidnext - 1);
+    }
     if (max != x->uid_max && max > 0) /* "*" is another message now */
         look_at(x, max, max);
     if (max > x->uid_max && x->uid_max > 0)
@@ -252,6 +278,12 @@ void imap_contexts_changed(struct imap_session *s, const struct tb_changes *chan
     going(x, tb_view_gone(s->view));
     x->uidnext = uidnext;
     x->uid_max = max;
+}
+
+void imap_contexts_own(struct imap_session *s, const struct tb_uidset *uids)
+{
+    for (size_t i = 0; s->contexts && i < uids->n; i++)
+        tb_uidset_add(&s->contexts->own, uids->v[i].first, uids->v[i].last);
 }
 
 /* ---- telling ---- */
@@ -331,11 +363,14 @@ static bool compare(struct imap_session *s, struct imap_contexts *x, struct cont
     tb_uidset_intersect(tb_search_found(x->search), tb_view_uids(s->view), &hits);
     tb_uidset_subtract(&was, &hits, &out);
     tb_uidset_subtract(&hits, &was, &in);
+    tb_uidset_clear(&x->news);
+    if (c->items.ptr)
+        tb_uidset_intersect(&in, &x->fresh, &x->news);
     numbers(s, c, &out, &x->out[0]);
     numbers(s, c, &in, &x->out[1]);
     tb_uidset_subtract(&c->result, &out, &rest);
     tb_uidset_unite(&rest, &in, &c->result);
-    bool good = !x->out[0].failed && !x->out[1].failed && !c->result.failed;
+    bool good = !x->out[0].failed && !x->out[1].failed && !c->result.failed && !x->news.failed;
     for (size_t i = 0; i < TB_ARRAY_LEN(sets); i++)
         tb_uidset_free(sets[i]);
     return good && ranges(x, x->at) + c->result.n <= CONTEXT_RANGES_MAX;
@@ -373,6 +408,29 @@ static void over(struct imap_session *s, struct imap_contexts *x, bool good)
     drop(x, x->at);
 }
 
+/* push: what the client wants to know of new messages, before ADDTO names them (RFC 5465 7). RUN_WAIT: call again;
+ * RUN_CLOSE: no memory. */
+static enum imap_run push(struct imap_session *s, struct imap_contexts *x, const struct context *c)
+{
+    if (!x->pushing && x->news.n == 0)
+        return RUN_DONE;
+    if (!x->pushing) {
+        x->pushing = true;
+        if (!imap_fetch_unasked(s, &x->push, c->items, &x->news)) {
+            push_end(s, x);
+            return RUN_CLOSE;
+        }
+        tb_uidset_clear(&x->news);
+    }
+    enum imap_run r = RUN_MORE;
+    while (r == RUN_MORE && !imap_put_full(&s->out))
+        r = imap_run_fetch(s, &x->push);
+    if (r != RUN_DONE)
+        return RUN_WAIT;
+    push_end(s, x);
+    return RUN_DONE;
+}
+
 /* look: one context. False: wait, and call again. */
 static bool look(struct imap_session *s, struct imap_contexts *x)
 {
@@ -393,6 +451,13 @@ static bool look(struct imap_session *s, struct imap_contexts *x)
         return true;
     }
     x->found = true;
+    enum imap_run r = push(s, x, c);
+    if (r == RUN_WAIT)
+        return false;
+    if (r == RUN_CLOSE) {
+        over(s, x, false);
+        return true;
+    }
     for (; x->side < 2; x->side++, x->range = 0)
         if (!put_side(s, c, x->side == 1, &x->out[x->side], &x->range))
             return false;
@@ -421,6 +486,9 @@ bool imap_contexts_tell(struct imap_session *s)
             return true;
         x->now = x->todo;
         tb_uidset_init(&x->todo);
+        tb_uidset_subtract(&x->arrived, &x->own, &x->fresh);
+        tb_uidset_clear(&x->arrived);
+        tb_uidset_clear(&x->own);
         x->at = 0;
         x->active = true;
     }
@@ -433,7 +501,7 @@ bool imap_contexts_tell(struct imap_session *s)
     while (x->at < x->n)
         if (!look(s, x))
             return false;
-    run_end(x);
+    run_end(s, x);
     return true;
 }
 

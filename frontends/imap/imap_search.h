@@ -24,6 +24,7 @@ struct imap_search {
     struct tb_search_key *root;
     struct tb_slice tag;
     struct tb_slice correlator; /* "(TAG ...)": of its ESEARCH responses; arena */
+    struct tb_slice items;      /* of UPDATE: what to fetch of new messages; ptr NULL: nothing */
     uint32_t keys;
     bool extended;                        /* RETURN was there, or the client enabled IMAP4rev2 */
     bool charset;                         /* CHARSET was there */

@@ -410,6 +410,8 @@ bool imap_plain_allowed(struct imap_session *s);
 /* ---- context.c: searches that are kept up to date (RFC 5267) ---- */
 /* imap_contexts_changed: a refresh brought changes; only while there are contexts. */
 void imap_contexts_changed(struct imap_session *s, const struct tb_changes *changes);
+/* imap_contexts_own: messages that this session stored in the selected mailbox. */
+void imap_contexts_own(struct imap_session *s, const struct tb_uidset *uids);
 /* imap_contexts_leaving: REMOVEFROM of what is about to be told as expunged. False: the output is full, call again. */
 bool imap_contexts_leaving(struct imap_session *s);
 /* imap_contexts_tell: look at what changed, ADDTO and REMOVEFROM. False: wait, call again, and no refresh meanwhile. */

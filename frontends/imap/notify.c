@@ -515,6 +515,8 @@ void imap_notify_added(struct imap_session *s, uint32_t first, uint32_t last)
 void imap_notify_own(struct imap_session *s, uint32_t acct, uint32_t mbox, const struct tb_uidset *uids)
 {
     bool here = s->view && acct == s->seat.acct && mbox == tb_view_mbox(s->view);
+    if (here)
+        imap_contexts_own(s, uids);
     for (size_t i = 0; s->notify && s->notify->fetch.ptr && here && i < uids->n; i++)
         tb_uidset_add(&s->notify->own, uids->v[i].first, uids->v[i].last);
 }

@@ -6,6 +6,7 @@
  * The tree's depth is bounded by the parser, so the walks over it may recurse. A new key is a row in `keys`.
  * Thread: the connection's owner; parsing: any. RFC 3501 6.4.4, 7.2.5, 9 (search-key); RFC 5530 3 (LIMIT).
  */
+#include "imap_fetch.h"
 #include "imap_search.h"
 
 enum { SEARCH_KEYS_MAX = 4096, SEARCH_STRING_MAX = 8 << 10 };
@@ -310,6 +311,15 @@ static void partial_range(struct imap_parser *p, struct imap_search *a)
     a->partial_last = x < y ? y : x;
 }
 
+/* modifier-update = "UPDATE" ["(" fetch-att *(SP fetch-att) ")"] (RFC 5465 8), with a blank, as in its section 7. */
+static void update_items(struct imap_parser *p, struct imap_search *a)
+{
+    if (!p->failed && p->end - p->p > 2 && p->p[0] == ' ' && p->p[1] == '(')
+        imap_sp(p);
+    if (imap_at(p, '('))
+        a->items = imap_fetch_atts(p);
+}
+
 /* search-return-opts = SP "RETURN" SP "(" [search-return-opt *(SP search-return-opt)] ")"; () means ALL (RFC 4731 3.1)
  */
 static void return_options(struct imap_parser *p, struct imap_search *a, bool contexts)
@@ -337,6 +347,8 @@ static void return_options(struct imap_parser *p, struct imap_search *a, bool co
         a->wants |= options[i].bit;
         if (options[i].bit == RETURN_PARTIAL)
             partial_range(p, a);
+        if (options[i].bit == RETURN_UPDATE)
+            update_items(p, a);
     }
     imap_expect(p, ')');
     imap_sp(p);

@@ -53,7 +53,7 @@ static bool offers_plus(const struct tb_sasl_env *env)
     uint8_t binding[TB_TLS_BINDING_MAX];
     size_t len;
 
-    return env->tls && offers_scram(env) &&
+    return env->tls && env->cfg->scram_plus && offers_scram(env) &&
            (tb_tls_binding(env->tls, "tls-exporter", binding, &len) ||
             tb_tls_binding(env->tls, "tls-server-end-point", binding, &len));
 }

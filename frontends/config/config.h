@@ -37,6 +37,7 @@ struct tb_config {
     char *password_scheme;                                   /* "SCRAM-SHA-256" ...: of new secrets */
     bool password_upgrade;                                   /* "false" or "true" */
     char *scram;                                             /* "auto", "always", "never" */
+    bool scram_plus;                                         /* "false" or "true" */
     uint32_t login_failures_account, login_failures_network; /* a minute; 0: as many as come */
     char **master_users;                                     /* accounts that may act for all others, NULL-ended */
     char *oauth_jwks;                                        /* path; "": no tokens */

@@ -48,6 +48,8 @@ const struct config_key config_keys[] = {
      "Whether a password that is stored in another way is stored anew when somebody has logged in with it."},
     {"scram", CONFIG_WORD, AT(scram), "auto", 0, 0, {"auto", "always", "never"}, false,
      "When SCRAM is offered. auto: when every account's stored password allows it."},
+    {"scram_plus", CONFIG_BOOL, AT(scram_plus), "true", 0, 0, {"false", "true"}, false,
+     "Whether SCRAM bound to the TLS channel is offered too. NeoMutt 20220429 fails by POP3 and SMTP where it is."},
     {"master_users", CONFIG_LIST, AT(master_users), "", 0, 255, {0}, false,
      "Accounts whose password opens every other account, when named as SASL's authorization identity."},
     {"oauth_jwks", CONFIG_PATH, AT(oauth_jwks), "", 0, 4000, {0}, false,

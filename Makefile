@@ -98,7 +98,7 @@ test: deps ## install what is missing, build, and run every test; the last line 
 
 DEPS_BUILD := gcc make pkg-config python3 libc6-dev liblmdb-dev liburing-dev android-libboringssl-dev libzstd-dev zlib1g-dev libconfuse-dev \
               libjansson-dev libutf8proc-dev libcrypt-dev libargon2-dev
-DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks gsasl msmtp mpop libnet-ssleay-perl curl zstd \
+DEPS_TEST  := libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev mandoc isync fetchmail getmail6 swaks gsasl msmtp mpop sslscan libnet-ssleay-perl curl zstd \
               e2fsprogs xfsprogs util-linux libfuse3-dev fuse3 offlineimap3 neomutt imapfilter libgmime-3.0-dev \
               $(if $(shell command -v npm 2>/dev/null),,nodejs npm)
 IMAPFLOW   := build/imapflow/node_modules/.package-lock.json

@@ -666,6 +666,27 @@ static enum tb_edit publish_row(void *user, struct tb_disk_row *row)
     return TB_EDIT_CHANGED;
 }
 
+/* publish: all that is staged counts from now on. */
+static void publish(struct tb_applier *x, const struct tb_record *r, const struct tb_pay_copy *p, struct open_mbox *dst,
+                    struct tb_disk_acct *a, uint32_t end)
+{
+    struct tb_pay_copy_sums s;
+    if (!(r->flags & TB_COPY_SUMS) || !fixed(tb_slice_sub(r->payload, sizeof(*p), SIZE_MAX), &s, sizeof(s))) {
+        struct tb_range all = {dst->row.uidnext, end - 1};
+        struct edit e = {.x = x, .m = dst, .a = a, .modseq = p->dst_modseq};
+        tb_rows_edit(x->ix, r->acct, p->dst, &all, 1, publish_row, &e);
+        return;
+    }
+    dst->row.messages += dst->row.staged;
+    dst->row.unseen += s.unseen;
+    dst->row.deleted += s.deleted;
+    dst->row.bytes += s.bytes;
+    a->messages += dst->row.staged;
+    a->bytes += s.bytes;
+    x->state.messages += dst->row.staged;
+    x->state.raw_bytes += s.bytes;
+}
+
 /* copied: the messages from the old end of dst to uid are there: visible, or staged, or with them all that is. */
 static void copied(struct tb_applier *x, const struct tb_record *r, const struct tb_pay_copy *p, struct open_mbox *dst,
                    struct tb_disk_acct *a, uint32_t uid)
@@ -674,9 +695,7 @@ static void copied(struct tb_applier *x, const struct tb_record *r, const struct
     if (r->flags & TB_COPY_STAGED)
         dst->row.staged += uid - p->dst_uid;
     if (r->flags & TB_COPY_COMMIT && dst->row.staged > 0) {
-        struct tb_range all = {dst->row.uidnext, uid - 1};
-        struct edit e = {.x = x, .m = dst, .a = a, .modseq = p->dst_modseq};
-        tb_rows_edit(x->ix, r->acct, p->dst, &all, 1, publish_row, &e);
+        publish(x, r, p, dst, a, uid);
         dst->row.staged = 0;
     }
     x->state.staged += (uint64_t)(dst->row.staged != 0) - was;
@@ -696,7 +715,8 @@ static enum tb_rc apply_copy(struct tb_applier *x, const struct tb_record *r)
         p.dst_uid < dst.row.uidnext + dst.row.staged || (dst.row.staged != 0 && !(r->flags & TB_COPY_STAGED)) ||
         (dst.row.staged != 0 && p.dst_uid != dst.row.uidnext + dst.row.staged))
         return TB_CORRUPT;
-    struct tb_range *v = ranges_of(r->payload, sizeof(p), p.n);
+    size_t sums = r->flags & TB_COPY_SUMS ? sizeof(struct tb_pay_copy_sums) : 0;
+    struct tb_range *v = ranges_of(r->payload, sizeof(p) + sums, p.n);
     if (v == NULL)
         return TB_CORRUPT;
     uint32_t uid = p.dst_uid;

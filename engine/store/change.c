@@ -26,7 +26,8 @@ struct tb_change {
     struct tb_op *op; /* the caller's; NULL if it was finished at once */
     struct tb_op turn;
     uint64_t self;                  /* who began it */
-    uint64_t staged_bytes;          /* of the messages that are staged */
+    struct tb_pay_copy_sums sums;   /* of the messages that are staged */
+    uint64_t staged_modseq;         /* which they have: far ahead, so that none is given before they are seen */
     bool waiting;                   /* turn is on its way */
     bool staging;                   /* some of it is staged */
     struct tb_change *next_staging; /* of the shard */
@@ -50,20 +51,22 @@ static enum tb_rc expunge_slice(struct tb_change *c, uint32_t max, bool *more)
     return rc;
 }
 
-/* keywords_used: the union of the keywords of the rows in set, and their bytes. */
-static uint64_t keywords_used(struct tb_view *v, const struct tb_uidset *set, uint64_t *bytes)
+/* keywords_used: the union of the keywords of the rows in set, and what they add to the counters. */
+static uint64_t keywords_used(struct tb_view *v, const struct tb_uidset *set, struct tb_pay_copy_sums *sums)
 {
     struct tb_account *a = tb_view_account(v);
     struct tb_disk_row rows[ROWS];
     uint64_t used = 0;
-    *bytes = 0;
+    *sums = (struct tb_pay_copy_sums){0};
     for (size_t i = 0; i < set->n; i++)
         for (uint32_t uid = set->v[i].first;;) {
             size_t want = tb_rows_want(uid, set->v[i].last, ROWS), k = 0;
             size_t got = tb_rows_scan(a->shard->ix, a->acct, tb_view_mbox(v), uid, rows, want);
             for (; k < got && rows[k].uid <= set->v[i].last; k++) {
                 used |= rows[k].keywords;
-                *bytes += rows[k].size;
+                sums->bytes += rows[k].size;
+                sums->unseen += !(rows[k].flags & TB_FLAG_SEEN);
+                sums->deleted += (rows[k].flags & TB_FLAG_DELETED) != 0;
             }
             if (k < want || rows[k - 1].uid >= set->v[i].last)
                 break;
@@ -158,6 +161,30 @@ static enum tb_rc copy_flags(struct tb_change *c, const struct tb_disk_mbox *dst
     return TB_OK;
 }
 
+static void add_sums(struct tb_pay_copy_sums *to, const struct tb_pay_copy_sums *more)
+{
+    to->unseen += more->unseen;
+    to->deleted += more->deleted;
+    to->bytes += more->bytes;
+}
+
+/*
+ * modseqs: of a record. Staged messages get one far ahead: then they need not be looked at again when they become
+ * visible, for then it is still ahead of all that anybody was told of, and the account goes on from there. Should the
+ * account have come that far meanwhile, they get the next one, in one go.
+ */
+static void modseqs(struct tb_change *c, uint64_t now, uint8_t *flags, struct tb_pay_copy *p)
+{
+    const uint64_t ahead = (uint64_t)1 << 24;
+    if (*flags & TB_COPY_STAGED && c->staged_modseq == 0)
+        c->staged_modseq = now + ahead;
+    bool far = *flags & TB_COPY_STAGED && c->staged_modseq > now;
+    if (far && *flags & TB_COPY_COMMIT)
+        *flags |= TB_COPY_SUMS;
+    p->dst_modseq = far ? c->staged_modseq : now + 1;
+    p->src_modseq = p->dst_modseq + 1;
+}
+
 /* log_copy: one COPY record of these messages; the UIDs they get are added to c->copied. */
 static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, bool more)
 {
@@ -166,8 +193,9 @@ static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, boo
     struct tb_shard *s = a->shard;
     struct tb_disk_mbox dst;
     struct tb_disk_acct row;
+    struct tb_pay_copy_sums sums;
     uint8_t flags;
-    uint64_t bytes, used = keywords_used(c->v, set, &bytes);
+    uint64_t used = keywords_used(c->v, set, &sums);
     if (!tb_mbox_get(s->ix, a->acct, c->dst, &dst, NULL) || dst.flags & TB_MBOX_NOSELECT ||
         !tb_acct_get(s->ix, a->acct, &row))
         return TB_NOTFOUND;
@@ -180,10 +208,10 @@ static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, boo
     enum tb_rc rc = copy_flags(c, &dst, more, &flags);
     struct tb_slice ranges = tb_slice(set->v, set->n * sizeof(set->v[0]));
     if (rc == TB_OK && c->kind == TB_CHANGE_COPY) /* a move adds nothing to the account */
-        rc = tb_quota_fits(&row, dst.staged + count, c->staged_bytes + bytes, 0);
+        rc = tb_quota_fits(&row, dst.staged + count, c->sums.bytes + sums.bytes, 0);
     if (rc == TB_OK)
-        rc = tb_shard_admit(s, sizeof(struct tb_pay_copy) + ranges.len + KEYWORDS_BYTES, 1 + TB_KEYWORDS_MAX,
-                            flags & TB_COPY_MOVE ? ADMIT_SMALL : ADMIT_GROW);
+        rc = tb_shard_admit(s, sizeof(struct tb_pay_copy) + sizeof(sums) + ranges.len + KEYWORDS_BYTES,
+                            1 + TB_KEYWORDS_MAX, flags & TB_COPY_MOVE ? ADMIT_SMALL : ADMIT_GROW);
     if (rc != TB_OK)
         return rc;
     struct tb_pay_copy p = {.src = tb_view_mbox(c->v),
@@ -192,10 +220,11 @@ static enum tb_rc log_copy(struct tb_change *c, const struct tb_uidset *set, boo
                             .n = (uint32_t)set->n,
                             .savedate = tb_io_wall_s(s->worker->io)};
     tb_keyword_map(a, p.src, c->dst, used, p.keyword);
-    p.dst_modseq = row.modseq + 1;
-    p.src_modseq = row.modseq + 2;
-    tb_shard_record(s, TB_REC_COPY, flags, a->acct, tb_slice(&p, sizeof(p)), ranges, tb_slice(NULL, 0));
-    c->staged_bytes += bytes;
+    add_sums(&c->sums, &sums);
+    modseqs(c, row.modseq, &flags, &p);
+    struct tb_slice staged = tb_slice(&c->sums, flags & TB_COPY_SUMS ? sizeof(c->sums) : 0);
+    tb_shard_record(s, TB_REC_COPY, flags, a->acct, tb_slice(&p, sizeof(p)), staged, ranges);
+    tb_shard_bulk(s);
     for (size_t i = 0; i < set->n; i++)
         tb_uidset_add(&c->copied.from, set->v[i].first, set->v[i].last);
     if (count > 0)

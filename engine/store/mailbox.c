@@ -577,6 +577,7 @@ static enum tb_rc log_move(struct tb_account *a, uint32_t to, const struct tb_ui
     c.dst_modseq = next_modseq(a, &row);
     c.src_modseq = c.dst_modseq + 1;
     tb_shard_record(a->shard, TB_REC_COPY, TB_COPY_MOVE, a->acct, tb_slice(&c, sizeof(c)), ranges, tb_slice(NULL, 0));
+    tb_shard_bulk(a->shard);
     tb_shard_touched(a->shard, a->acct, to);
     tb_shard_touched(a->shard, a->acct, TB_MBOX_INBOX);
     return TB_OK;

@@ -77,15 +77,22 @@ struct tb_pay_expunge {       /* then n x tb_range */
 _Static_assert(sizeof(struct tb_pay_expunge) == 24, "expunge payload");
 
 /* Record flags. MOVE: the source messages go, without trash (R18). STAGED: the copies are not to be seen yet. COMMIT,
- * with STAGED: with these, perhaps none, the COPY is complete: all that is staged becomes visible. */
-enum { TB_COPY_MOVE = 1, TB_COPY_STAGED = 2, TB_COPY_COMMIT = 4 };
-struct tb_pay_copy { /* then n x tb_range of source UIDs; destination UIDs are consecutive from dst_uid */
+ * with STAGED: with these, perhaps none, the COPY is complete: all that is staged becomes visible. SUMS, with COMMIT:
+ * what is staged has dst_modseq already, and what it adds to the counters stands in the record: no row is looked at. */
+enum { TB_COPY_MOVE = 1, TB_COPY_STAGED = 2, TB_COPY_COMMIT = 4, TB_COPY_SUMS = 8 };
+struct tb_pay_copy { /* then, with SUMS, tb_pay_copy_sums; then n x tb_range of source UIDs; destination UIDs are
+                        consecutive from dst_uid */
     uint32_t src, dst, dst_uid, n;
     uint64_t dst_modseq, src_modseq;
     int64_t savedate;
     uint8_t keyword[64]; /* source bit -> destination bit, 255: dropped */
 };
 _Static_assert(sizeof(struct tb_pay_copy) == 104, "copy payload");
+struct tb_pay_copy_sums { /* of all that is staged, the record's own messages too */
+    uint32_t unseen, deleted;
+    uint64_t bytes;
+};
+_Static_assert(sizeof(struct tb_pay_copy_sums) == 16, "copy sums payload");
 
 struct tb_pay_mbox { /* then the leaf name */
     uint32_t mbox, parent, uidvalidity;

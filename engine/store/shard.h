@@ -349,6 +349,15 @@ bool tb_rules_step(struct tb_shard *s);
 /* change.c: tb_stage_step: take away a piece of what a COPY that will not be completed left; true if there is more. */
 bool tb_stage_step(struct tb_shard *s);
 uint32_t tb_retention_days(const struct tb_store *store, const struct tb_disk_mbox *m);
+/*
+ * tb_shard_bulk: after each slice of a change of many messages: with this many pages of the index changed, a checkpoint
+ * is due, since its commit writes all of them in one go.
+ */
+static inline void tb_shard_bulk(struct tb_shard *s)
+{
+    enum { PAGES = 4096 }; /* about 3 ms */
+    s->want_checkpoint |= s->x.dirty_pages >= PAGES;
+}
 /* tb_rows_want: how many rows to scan for the UIDs uid to last, at most max: no more blocks are read than they may be
  * in.
  */

@@ -14,7 +14,8 @@
 enum {
     ROWS = 256,
     FLAGS_PER_RECORD = 4096,
-    REFRESH_MAX = 8192 /* removed or changed messages told of at a time: about 1 ms */
+    REFRESH_MAX = 8192, /* removed or changed messages told of at a time: about 1 ms */
+    LEARN_MAX = 65536   /* ... and new ones */
 };
 
 struct tb_view {
@@ -157,21 +158,26 @@ static enum tb_rc failed(struct tb_view *v, enum tb_rc otherwise)
     return tb_shard_sound(v->account->shard) ? otherwise : TB_IO;
 }
 
-/* learn: add the mailbox's UIDs from `uid` on, below `end`, to the view; returns how many. */
-static uint32_t learn(struct tb_view *v, uint32_t uid, uint32_t end)
+/* learn: add the mailbox's UIDs from `uid` on, below *end, to the view, some max of them; returns how many. *end: where
+ * it stopped. */
+static uint32_t learn(struct tb_view *v, uint32_t uid, uint32_t *end, uint32_t max)
 {
     struct tb_disk_row rows[ROWS];
     uint32_t n = 0;
     for (;;) {
         size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, uid, rows, ROWS);
         for (size_t i = 0; i < got; i++, n++) {
-            if (rows[i].uid >= end)
+            if (rows[i].uid >= *end)
                 return n;
             tb_uidset_add(&v->live, rows[i].uid, rows[i].uid);
         }
         if (got < ROWS || rows[got - 1].uid == UINT32_MAX)
             return n;
         uid = rows[got - 1].uid + 1;
+        if (n >= max) {
+            *end = uid;
+            return n;
+        }
     }
 }
 
@@ -194,7 +200,7 @@ enum tb_rc tb_view_open(struct tb_account *a, uint32_t mbox, struct tb_view **ou
     if (m.messages > 0 && m.messages == m.uidnext - 1)
         tb_uidset_add(&v->live, 1, m.messages); /* nothing was ever removed */
     else if (m.messages > 0)
-        (void)learn(v, 1, m.uidnext);
+        (void)learn(v, 1, &v->uidnext, UINT32_MAX);
     recount(v);
     if (v->count != m.messages && !v->live.failed && failed(v, TB_OK) == TB_OK)
         tb_shard_doubt(a->shard, "a mailbox counts other messages than there are");
@@ -445,8 +451,10 @@ enum tb_rc tb_view_refresh(struct tb_view *v, bool may_expunge, struct tb_arena 
     v->keywords_n = m.keywords_n;
     out->more |= r.more;
     if (!r.more && m.uidnext != v->uidnext) {
-        out->added = learn(v, v->uidnext, m.uidnext);
-        v->uidnext = m.uidnext;
+        uint32_t end = m.uidnext;
+        out->added = learn(v, v->uidnext, &end, LEARN_MAX);
+        out->more |= end != m.uidnext;
+        v->uidnext = end;
         recount(v);
     }
     out->count = v->count;
@@ -643,6 +651,7 @@ enum tb_rc tb_flags_update(struct tb_view *v, const struct tb_uidset *uids, enum
                                  .n = (uint32_t)set.n};
         tb_shard_record(a->shard, TB_REC_FLAGS, 0, a->acct, tb_slice(&f, sizeof(f)), ranges_slice(&set),
                         tb_slice(NULL, 0));
+        tb_shard_bulk(a->shard);
         tb_shard_touched(a->shard, a->acct, v->mbox);
     }
     tb_uidset_free(&set);
@@ -660,6 +669,7 @@ enum tb_rc tb_expunge_log(struct tb_shard *s, uint32_t acct, uint32_t mbox, cons
     struct tb_pay_expunge e = {.mbox = mbox, .n = (uint32_t)set->n, .modseq = row.modseq + 1, .due = tb_due(s)};
     tb_shard_record(s, TB_REC_EXPUNGE, TB_EXPUNGE_WHEN, acct, tb_slice(&e, sizeof(e)), tb_slice(&now, sizeof(now)),
                     ranges_slice(set));
+    tb_shard_bulk(s);
     tb_shard_touched(s, acct, mbox);
     return s->failed ? TB_IO : TB_OK;
 }

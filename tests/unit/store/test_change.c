@@ -253,6 +253,87 @@ static void test_copy_given_up(void **state)
     tb_account_close(a);
 }
 
+/* counted: the mailbox's counters are those of its rows, and every row has its MODSEQ or a lower one. */
+static void counted(struct world *x, const char *name)
+{
+    struct tb_index *ix = x->s.store->shard[0]->ix;
+    uint32_t mbox = status(x, name).mbox, messages = 0, unseen = 0, deleted = 0;
+    struct tb_disk_mbox m;
+    struct tb_disk_row row;
+    uint64_t bytes = 0;
+    assert_true(tb_mbox_get(ix, x->id.acct, mbox, &m, NULL));
+    for (uint32_t uid = 1; tb_rows_scan(ix, x->id.acct, mbox, uid, &row, 1) == 1; uid = row.uid + 1) {
+        messages++;
+        unseen += !(row.flags & TB_FLAG_SEEN);
+        deleted += (row.flags & TB_FLAG_DELETED) != 0;
+        bytes += row.size;
+        assert_true(row.modseq <= m.highestmodseq);
+    }
+    assert_int_equal(m.messages, messages);
+    assert_int_equal(m.unseen, unseen);
+    assert_int_equal(m.deleted, deleted);
+    assert_int_equal(m.bytes, bytes);
+}
+
+/* A COPY in many slices counts what it brings, and all of it is newer than what anybody was told of. caught_up: the
+ * account has given as many MODSEQs meanwhile as the COPY had gone ahead. */
+static void copy_counts(struct world *x, bool caught_up)
+{
+    struct tb_account *a = account(x);
+    struct under_way u = {.op = {.done = change_done, .user = &u}};
+    struct tb_index *ix = x->s.store->shard[0]->ix;
+    struct tb_view *v;
+    struct tb_uidset some;
+    struct tb_disk_acct row;
+    struct tb_row first;
+    fill(x, a, 5000);
+    put(x, "Archive", 3);
+    assert_int_equal(tb_view_open(a, TB_MBOX_INBOX, &v), TB_OK);
+    tb_uidset_init(&some);
+    tb_uidset_add(&some, 100, 3000);
+    assert_int_equal(tb_flags_update(v, &some, TB_FLAGS_ADD, TB_FLAG_SEEN, 0, UINT64_MAX, NULL), TB_OK);
+    tb_uidset_clear(&some);
+    tb_uidset_add(&some, 2000, 4500);
+    assert_int_equal(tb_flags_update(v, &some, TB_FLAGS_ADD, TB_FLAG_DELETED, 0, UINT64_MAX, NULL), TB_OK);
+    tb_uidset_free(&some);
+    assert_false(tb_change_start(v, TB_CHANGE_COPY, NULL, status(x, "Archive").mbox, &u.op, &u.change));
+    (void)tb_worker_turn(x->s.w, false);
+    assert_false(u.done);
+    if (caught_up) {
+        assert_true(tb_acct_get(ix, x->id.acct, &row));
+        row.modseq += 1u << 25;
+        tb_acct_put(ix, x->id.acct, &row);
+    }
+    assert_true(tb_acct_get(ix, x->id.acct, &row)); /* another session may be told of up to here */
+    solo_until(&x->s, &u.done);
+    assert_int_equal(u.op.rc, TB_OK);
+    tb_change_free(u.change);
+    tb_view_close(v);
+    assert_int_equal(status(x, "Archive").messages, 5003);
+    counted(x, "Archive");
+    counted(x, "INBOX");
+    assert_int_equal(tb_view_open(a, status(x, "Archive").mbox, &v), TB_OK);
+    for (uint32_t uid = 4; uid <= 5003; uid++) {
+        assert_int_equal(tb_view_row(v, uid, &first), TB_OK);
+        assert_true(first.modseq > row.modseq);
+    }
+    assert_true(tb_acct_get(ix, x->id.acct, &row));
+    assert_int_equal(row.modseq, first.modseq);
+    assert_int_equal(row.messages, 5000 + 5003);
+    tb_view_close(v);
+    tb_account_close(a);
+}
+
+static void test_copy_counts(void **state)
+{
+    copy_counts(*state, false);
+}
+
+static void test_copy_counts_caught_up(void **state)
+{
+    copy_counts(*state, true);
+}
+
 /* RENAME of INBOX in slices: a step moves some, what is not moved yet is in INBOX, what arrives meanwhile stays. */
 static void test_rename_inbox(void **state)
 {
@@ -362,6 +443,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_copy_is_staged, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copy_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mailbox_goes_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_copy_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_copy_counts_caught_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rename_inbox, setup, teardown),
         cmocka_unit_test_setup_teardown(test_told_in_parts, setup, teardown),
     };

@@ -52,8 +52,10 @@ struct tb_delivery {
     enum tb_rc failed;
     struct tb_disk_piece head; /* of the compressed header at comp[0] */
     uint32_t chunks, chunks_cap;
-    uint64_t hash;         /* of the body */
-    struct tb_slice chunk; /* compressed, being stored */
+    size_t chunk_raw;       /* bytes of a whole chunk */
+    struct tb_batch *batch; /* borrowed: where it goes instead of being stored; NULL: nowhere */
+    uint64_t hash;          /* of the body */
+    struct tb_slice chunk;  /* compressed, being stored */
     struct tb_pay_chunk chunk_head;
     size_t waiting; /* calls under way */
     struct tb_op *op;
@@ -80,21 +82,20 @@ static void unpin_done(struct tb_op *op)
     free(op->user);
 }
 
-/* unpin: chunks that came to nothing need not be kept. Without memory they are, until the next start. */
-static void unpin(struct tb_delivery *d, struct part *p)
+void tb_chunks_unpin(struct tb_worker *w, uint32_t shard, uint64_t pin)
 {
-    struct unpin *u = p->pin != 0 ? calloc(1, sizeof(*u)) : NULL;
+    struct unpin *u = pin != 0 ? calloc(1, sizeof(*u)) : NULL;
     if (u == NULL)
         return;
-    u->lsn = p->pin;
+    u->lsn = pin;
     u->call = (struct tb_call){.run = unpin_run, .user = u, .always = true, .op = {.done = unpin_done, .user = u}};
-    tb_call(d->worker, p->shard, &u->call);
+    tb_call(w, shard, &u->call);
 }
 
 static void delivery_clear(struct tb_delivery *d)
 {
     for (size_t i = 0; i < d->parts_n; i++) {
-        unpin(d, &d->parts[i]);
+        tb_chunks_unpin(d->worker, d->parts[i].shard, d->parts[i].pin);
         free(d->parts[i].list);
     }
     free(d->parts);
@@ -174,6 +175,8 @@ enum tb_rc tb_delivery_begin(struct tb_worker *w, uint64_t size_max, struct tb_d
     d->chunking = d->over = d->atomic = d->committing = d->aborted = false;
     d->failed = TB_OK;
     d->chunks = d->chunks_cap = 0;
+    d->chunk_raw = TB_CHUNK_RAW;
+    d->batch = NULL;
     d->hash = 0;
     d->waiting = 0;
     d->op = NULL;
@@ -378,8 +381,8 @@ static bool lists_grow(struct tb_delivery *d)
 /* chunk_start: store the next whole chunk (when committing: also the last, short one); false: there is none. */
 static bool chunk_start(struct tb_delivery *d)
 {
-    size_t n = d->raw.len < TB_CHUNK_RAW ? d->raw.len : TB_CHUNK_RAW;
-    if (d->failed != TB_OK || n == 0 || (n < TB_CHUNK_RAW && !d->committing))
+    size_t n = d->raw.len < d->chunk_raw ? d->raw.len : d->chunk_raw;
+    if (d->failed != TB_OK || n == 0 || (n < d->chunk_raw && !d->committing))
         return false;
     struct tb_disk_piece piece;
     size_t at;
@@ -636,9 +639,33 @@ static bool queue_make(struct tb_delivery *d)
     return !d->queue.failed;
 }
 
+/* batch_send: the message is not stored yet, but kept for a batch. */
+static void batch_send(struct tb_delivery *d)
+{
+    struct tb_image img;
+    struct tb_worker *w = d->worker;
+    struct tb_op *op = d->op;
+    if (d->failed == TB_OK && !image_make(d, &img))
+        d->failed = TB_LIMIT;
+    if (d->failed == TB_OK) {
+        struct part *p = d->parts;
+        img.list = tb_slice(p->list, d->chunking ? d->chunks * sizeof(*p->list) : 0);
+        d->failed = tb_batch_take(d->batch, &img, d->targets[0], p->pin);
+        p->pin = d->failed == TB_OK ? 0 : p->pin;
+    }
+    enum tb_rc rc = d->failed;
+    delivery_end(d);
+    if (op != NULL)
+        tb_worker_ready(w, op, rc);
+}
+
 static void commit_send(struct tb_delivery *d)
 {
     struct tb_image img;
+    if (d->batch != NULL) {
+        batch_send(d);
+        return;
+    }
     if (d->failed == TB_OK && !image_make(d, &img))
         d->failed = TB_LIMIT;
     if (d->failed != TB_OK) {
@@ -664,7 +691,20 @@ static void commit_send(struct tb_delivery *d)
     parts_call(d, d->parts_n, store_run, store_done);
 }
 
-void tb_delivery_commit(struct tb_delivery *d, bool atomic, struct tb_op *op)
+/* body_chunks: does the body go to the log before the BLOB? Of a batch, what its one frame has no room for does; in two
+ * chunks at least: a body of one piece is the BLOB's own. */
+static bool body_chunks(struct tb_delivery *d)
+{
+    uint64_t body = d->raw.len - head_end(tb_buf_all(&d->raw));
+    if (d->batch == NULL || body > TB_BODY_ONE_MAX)
+        return body > TB_BODY_ONE_MAX;
+    if (tb_batch_inline(d->batch, body))
+        return false;
+    d->chunk_raw = body > TB_CHUNK_RAW ? TB_CHUNK_RAW : (size_t)(body + 1) / 2;
+    return true;
+}
+
+static void finish(struct tb_delivery *d, bool atomic, struct tb_op *op)
 {
     d->op = op;
     d->atomic = atomic;
@@ -673,13 +713,24 @@ void tb_delivery_commit(struct tb_delivery *d, bool atomic, struct tb_op *op)
         d->failed = TB_LIMIT;
     if (d->failed == TB_OK && (!parts_make(d) || tb_mime_finish(d->mime, &d->info) != TB_OK))
         d->failed = TB_LIMIT;
-    if (d->failed == TB_OK && !d->chunking && d->raw.len > TB_BODY_ONE_MAX &&
-        d->raw.len - head_end(tb_buf_all(&d->raw)) > TB_BODY_ONE_MAX)
+    if (d->failed == TB_OK && !d->chunking && (d->batch != NULL || d->raw.len > TB_BODY_ONE_MAX) && body_chunks(d))
         chunking_begin(d);
     parts_failed(d, atomic);
     if (d->chunking && chunk_start(d))
         return; /* chunk_done goes on */
     commit_send(d);
+}
+
+void tb_delivery_commit(struct tb_delivery *d, bool atomic, struct tb_op *op)
+{
+    finish(d, atomic, op);
+}
+
+void tb_batch_add(struct tb_batch *b, struct tb_delivery *d, struct tb_op *op)
+{
+    TB_ASSERT(d->n == 1);
+    d->batch = b;
+    finish(d, true, op);
 }
 
 void tb_delivery_abort(struct tb_delivery *d)

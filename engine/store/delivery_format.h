@@ -3,7 +3,8 @@
  * (docs/FORMAT.md).
  *
  * head piece: the header with its empty line, but at most TB_HEAD_RAW_MAX bytes of it. Body pieces: all the rest; one
- * piece up to TB_BODY_ONE_MAX bytes, beyond that independent pieces of TB_CHUNK_RAW bytes (the last one shorter).
+ * piece up to TB_BODY_ONE_MAX bytes, beyond that independent pieces of TB_CHUNK_RAW bytes (the last one shorter). In a
+ * batch a body of any size may be in two pieces or more.
  */
 #ifndef TB_DELIVERY_FORMAT_H
 #define TB_DELIVERY_FORMAT_H

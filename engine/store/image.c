@@ -1,6 +1,7 @@
 /*
  * image.c: the last step of every delivery: a compressed message becomes one BLOB and its ADDs, in one frame (S2). The
- * BLOB has its body, or names an equal one that the account has (dedup.c).
+ * BLOB has its body, or names an equal one that the account has (dedup.c). The messages of a batch, and what one of
+ * them replaces, are one frame too.
  *
  * The same for what a session on this thread wrote, what another worker prepared, and what a queue holds after a crash.
  * Thread: the shard's owner.
@@ -201,5 +202,85 @@ enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, stru
         tb_shard_touched(s, t->id.acct, mbox[i]);
         s->deliveries++;
     }
+    return s->failed ? TB_IO : TB_OK;
+}
+
+/* ---- a batch ---- */
+
+/* batch_fits: is the mailbox there, and is there room for all of them? What is replaced makes room. */
+static enum tb_rc batch_fits(struct tb_shard *s, struct tb_letter *const *v, size_t n, const struct tb_replaced *old)
+{
+    const struct tb_delivery_target *t = v[0]->target;
+    struct tb_disk_acct acct;
+    struct tb_disk_mbox m;
+    struct tb_disk_row row = {0};
+    uint64_t bytes = 0, less = 0, more = n;
+    if (!tb_acct_get(s->ix, t->id.acct, &acct) || acct.flags & TB_ACCT_DELETED ||
+        !tb_mbox_get(s->ix, t->id.acct, t->mbox, &m, NULL) || m.flags & TB_MBOX_NOSELECT)
+        return TB_NOTFOUND;
+    if (m.staged != 0)
+        return TB_BUSY; /* a COPY is on its way there: its UIDs come first */
+    if (n > UINT32_MAX - m.uidnext)
+        return TB_LIMIT;
+    if (old->uid != 0 && !tb_rows_get(s->ix, old->acct, old->mbox, old->uid, &row))
+        return TB_CONFLICT;
+    for (size_t i = 0; i < n; i++) {
+        bytes += v[i]->image.head.size;
+        if (tb_retire_refuses(s, &v[i]->image))
+            return TB_NOSPACE;
+    }
+    if (old->uid != 0 && old->acct == t->id.acct) {
+        less = row.size;
+        more--;
+    }
+    return tb_quota_fits(&acct, more, bytes > less ? bytes - less : 0, 0);
+}
+
+/* put_away: what was replaced goes to the trash, as by EXPUNGE. */
+static void put_away(struct tb_shard *s, const struct tb_replaced *old)
+{
+    struct tb_disk_acct row;
+    int64_t now = tb_io_wall_s(s->worker->io);
+    struct tb_range one = {old->uid, old->uid};
+    if (!tb_acct_get(s->ix, old->acct, &row))
+        return;
+    struct tb_pay_expunge e = {.mbox = old->mbox, .n = 1, .modseq = row.modseq + 1, .due = tb_due(s)};
+    tb_shard_record(s, TB_REC_EXPUNGE, TB_EXPUNGE_WHEN, old->acct, tb_slice(&e, sizeof(e)), tb_slice(&now, sizeof(now)),
+                    tb_slice(&one, sizeof(one)));
+    tb_shard_touched(s, old->acct, old->mbox);
+}
+
+enum tb_rc tb_letters_deliver(struct tb_shard *s, struct tb_letter *const *v, size_t n, const struct tb_replaced *old)
+{
+    size_t bytes = sizeof(struct tb_pay_expunge) + sizeof(int64_t) + sizeof(struct tb_range);
+    uint32_t records = 1;
+    enum tb_rc rc = batch_fits(s, v, n, old);
+    for (size_t i = 0; i < n; i++) {
+        bytes += tb_image_bytes(&v[i]->image) + 3 * 10 + TB_ADD_ENCODED_MAX + keyword_bytes(v[i]->target);
+        records += 2 + (uint32_t)v[i]->target->keywords_n;
+    }
+    if (rc == TB_OK)
+        rc = tb_shard_admit(s, bytes, records, ADMIT_CALL);
+    for (size_t i = 0; i < n; i++)
+        v[i]->target->rc = rc;
+    if (rc != TB_OK)
+        return rc;
+    int64_t now = tb_io_wall_s(s->worker->io);
+    for (size_t i = 0; i < n && !s->failed; i++) {
+        struct tb_delivery_target *t = v[i]->target;
+        uint64_t blob = store_blob(s, &v[i]->image, 1, t->id.acct);
+        t->rc = add(s, &v[i]->image, blob, t, t->mbox, now, NULL);
+        s->deliveries++;
+        if (i == n / 2 && i + 1 < n && !TB_KEEPS(batchframe)) {
+            tb_log_boundary(s->log);
+            if (tb_shard_admit(s, bytes, records, ADMIT_SMALL) != TB_OK)
+                return TB_IO;
+        }
+    }
+    if (old->uid != 0 && !s->failed)
+        put_away(s, old);
+    for (size_t i = 0; i < n; i++)
+        v[i]->target->position = tb_log_end(s->log);
+    tb_shard_touched(s, v[0]->target->id.acct, v[0]->target->mbox);
     return s->failed ? TB_IO : TB_OK;
 }

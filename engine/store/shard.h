@@ -456,6 +456,31 @@ bool tb_image_read(struct tb_slice payload, struct tb_image *out); /* false: it 
 enum tb_rc tb_image_deliver(struct tb_shard *s, const struct tb_image *img, struct tb_delivery_target **targets,
                             size_t n, bool all, const uint8_t *delivery, struct tb_slice queue,
                             uint64_t *queue_id) TB_USE_RESULT;
+/* tb_chunks_unpin: chunks that came to nothing need not be kept; pin 0: there are none. Without memory they are, until
+ * the next start. Any worker. */
+void tb_chunks_unpin(struct tb_worker *w, uint32_t shard, uint64_t pin);
+/* batch.c: several messages ready to be stored together */
+struct tb_letter {
+    struct tb_image image;
+    struct tb_delivery_target *target; /* the caller's */
+    uint64_t pin;                      /* of its chunks; 0: none */
+    char bytes[];                      /* what image's slices borrow */
+};
+struct tb_replaced { /* a message that goes with the arrival of another; uid 0: none */
+    uint32_t acct, mbox, uid;
+};
+/* tb_batch_take: a copy of the image, and its pin, for the batch. LIMIT: no more fit. tb_batch_inline: may a body of so
+ * many bytes be in its BLOB? */
+enum tb_rc tb_batch_take(struct tb_batch *b, const struct tb_image *img, struct tb_delivery_target *target,
+                         uint64_t pin) TB_USE_RESULT;
+bool tb_batch_inline(struct tb_batch *b, uint64_t body);
+/*
+ * tb_letters_deliver: store n messages for one mailbox and expunge what they replace, all in one frame. Each target's
+ * rc, uid, uidvalidity and position are set. OK; BUSY (again later); NOTFOUND, CONFLICT (what was to be replaced is
+ * gone), OVERQUOTA, LIMIT, NOSPACE: nothing done. Cost: about 10 us a message.
+ */
+enum tb_rc tb_letters_deliver(struct tb_shard *s, struct tb_letter *const *v, size_t n,
+                              const struct tb_replaced *old) TB_USE_RESULT;
 /* tb_cache_write: the text of a cache entry; false if it is too long for out. */
 struct tb_mime_result;
 bool tb_cache_write(const struct tb_mime_result *r, struct tb_buf *out);

@@ -58,4 +58,25 @@ void tb_delivery_commit(struct tb_delivery *d, bool atomic, struct tb_op *op);
  * abandoned: its op's done does not run any more. */
 void tb_delivery_abort(struct tb_delivery *d);
 
+/* ---- several messages for one mailbox, all of them or none (RFC 3502) ---- */
+
+struct tb_batch;                                           /* opaque; bound to the worker that began it */
+enum { TB_BATCH_MAX = 500, TB_BATCH_BYTES_MAX = 1 << 20 }; /* messages; what they take in the batch's one frame */
+
+/* tb_batch_begin: for a mailbox of that shard. LIMIT without memory. */
+enum tb_rc tb_batch_begin(struct tb_worker *w, uint32_t shard, struct tb_batch **out) TB_USE_RESULT;
+/*
+ * tb_batch_add: the message is whole: keep it, compressed, until the batch's commit. d is consumed; it has one target,
+ * alive until commit's done or abort, whose mbox is set. Bodies for which the one frame has no room go to the log now
+ * (R5): in memory stay at most TB_BATCH_BYTES_MAX. op->rc: OK; LIMIT: too many, or too much; IO, NOSPACE: as commit.
+ */
+void tb_batch_add(struct tb_batch *b, struct tb_delivery *d, struct tb_op *op);
+/* tb_batch_replace: with the commit this message of an account in the same shard is expunged (RFC 8508). */
+void tb_batch_replace(struct tb_batch *b, struct tb_account_id id, uint32_t mbox, uint32_t uid);
+/* tb_batch_commit: all messages become visible, in the order they were added, with ascending UIDs. b is consumed;
+ * op->rc as tb_delivery_commit's, or CONFLICT: what was to be replaced is gone. */
+void tb_batch_commit(struct tb_batch *b, struct tb_op *op);
+/* tb_batch_abort: forget them. No add may be under way. */
+void tb_batch_abort(struct tb_batch *b);
+
 #endif

@@ -1,9 +1,10 @@
 /*
- * crash.c: see crash.h. Each client owns two mailboxes and has one operation under way at a time: deliver, flags,
- * expunge, copy, move. After every cut what is on the disk must pass a whole check, and the recovered mailboxes must be
- * exactly what the model says before or after the operation that was under way (all or nothing), and exactly what it
- * says if none was: nothing acknowledged is lost, nothing is half done, no UID is used twice. Deliveries for two
- * accounts, one perhaps in the other shard, must arrive once each if acknowledged, at most once if not.
+ * crash.c: see crash.h. Each client owns two mailboxes and has one operation under way at a time: deliver one message
+ * or several that belong together, perhaps in the place of one, flags, expunge, copy, move. After every cut what is on
+ * the disk must pass a whole check, and the recovered mailboxes must be exactly what the model says before or after the
+ * operation that was under way (all or nothing), and exactly what it says if none was: nothing acknowledged is lost,
+ * nothing is half done, no UID is used twice. Deliveries for two accounts, one perhaps in the other shard, must arrive
+ * once each if acknowledged, at most once if not.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +21,7 @@
 #include "tests/lib/crash.h"
 #include "tests/lib/whole.h"
 
-enum { CLIENTS = 8, ACCOUNTS = 4, MESSAGES_MAX = 400, CYCLES = CRASH_CYCLES, SHARDS = 2 };
+enum { CLIENTS = 8, ACCOUNTS = 4, MESSAGES_MAX = 400, CYCLES = CRASH_CYCLES, SHARDS = 2, BATCH_MAX = 80 };
 
 struct msg {
     uint32_t uid, seed;
@@ -41,7 +42,8 @@ struct client {
     uint32_t seed; /* of the message being delivered */
     struct tb_op op;
     struct tb_account *account; /* while an operation waits for its gate */
-    struct tb_delivery_target target[2];
+    struct tb_delivery_target target[BATCH_MAX];
+    size_t targets; /* of a batch */
     uint64_t acked;
 };
 struct sent { /* deliveries to INBOXes: (account, seed) */
@@ -180,6 +182,69 @@ static void written(struct tb_op *op)
     *(bool *)op->user = true;
 }
 
+/* put_bytes: of the message of that seed. */
+static void put_bytes(struct world *x, struct tb_delivery *d, uint32_t seed)
+{
+    struct tb_buf m = message(seed);
+    for (size_t at = 0; at < m.len; at += 65536) {
+        bool go = false;
+        struct tb_op op = {.done = written, .user = &go};
+        if (!tb_delivery_write(d, tb_slice_sub(tb_buf_all(&m), at, 65536), &op))
+            while (!go)
+                turn(x);
+    }
+    tb_buf_free(&m);
+}
+
+static void batch_stored(struct tb_op *op)
+{
+    struct client *c = op->user;
+    const struct box *b = &c->next[0];
+    if (op->rc != TB_OK)
+        wrong(c->x, "a batch was refused");
+    for (size_t i = 0; i < c->targets; i++)
+        if (c->target[i].uid != b->v[b->n - c->targets + i].uid)
+            wrong(c->x, "a message of a batch got an unexpected UID");
+    acked(c);
+}
+
+/* start_batch: several messages, the more the more of them go to the log ahead; one may take the place of another. */
+static void start_batch(struct client *c)
+{
+    struct world *x = c->x;
+    struct tb_worker *w = x->w[tb_sim_choose(x->sim, SHARDS)];
+    struct tb_batch *b;
+    struct box *next = &c->next[0];
+    size_t old = tb_sim_choose(x->sim, 2) == 0 && next->n > 0 ? tb_sim_choose(x->sim, next->n) : SIZE_MAX;
+    c->targets = tb_sim_choose(x->sim, 12) == 0 ? BATCH_MAX : 1 + tb_sim_choose(x->sim, 5);
+    if (c->targets > MESSAGES_MAX - next->n)
+        c->targets = MESSAGES_MAX - next->n;
+    assert_int_equal(tb_batch_begin(w, c->id.shard, &b), TB_OK);
+    if (old != SIZE_MAX) {
+        tb_batch_replace(b, c->id, next->mbox, next->v[old].uid);
+        memmove(&next->v[old], &next->v[old + 1], (--next->n - old) * sizeof(next->v[0]));
+    }
+    for (size_t i = 0; i < c->targets; i++) {
+        struct tb_delivery *d;
+        bool go = false;
+        struct tb_op op = {.done = written, .user = &go};
+        uint32_t seed = x->next_seed++;
+        c->target[i] = (struct tb_delivery_target){
+            .id = c->id, .mbox = next->mbox, .is_append = true, .internaldate = seed};
+        assert_int_equal(tb_delivery_begin(w, 10 << 20, &d), TB_OK);
+        assert_int_equal(tb_delivery_add(d, &c->target[i]), TB_OK);
+        put_bytes(x, d, seed);
+        tb_batch_add(b, d, &op);
+        while (!go)
+            turn(x);
+        if (op.rc != TB_OK)
+            wrong(x, "a batch did not take a message");
+        next->v[next->n++] = (struct msg){next->uidnext++, seed, 0};
+    }
+    c->op = (struct tb_op){.done = batch_stored, .user = c};
+    tb_batch_commit(b, &c->op);
+}
+
 static void start_delivery(struct client *c)
 {
     struct world *x = c->x;
@@ -187,7 +252,6 @@ static void start_delivery(struct client *c)
     struct tb_worker *w = x->w[tb_sim_choose(x->sim, SHARDS)];
     bool two = tb_sim_choose(x->sim, 3) == 0, own = !two || tb_sim_choose(x->sim, 2) == 0;
     c->seed = x->next_seed++;
-    struct tb_buf m = message(c->seed);
     assert_int_equal(tb_delivery_begin(w, 10 << 20, &d), TB_OK);
     size_t n = 0;
     c->delivering = own;
@@ -212,14 +276,7 @@ static void start_delivery(struct client *c)
         assert_int_equal(tb_delivery_add(d, &c->target[n++]), TB_OK);
         sent_add(x, 0, c->seed);
     }
-    for (size_t at = 0; at < m.len; at += 65536) {
-        bool go = false;
-        struct tb_op op = {.done = written, .user = &go};
-        if (!tb_delivery_write(d, tb_slice_sub(tb_buf_all(&m), at, 65536), &op))
-            while (!go)
-                turn(x);
-    }
-    tb_buf_free(&m);
+    put_bytes(x, d, c->seed);
     c->op = (struct tb_op){.done = delivered, .user = c};
     tb_delivery_commit(d, true, &c->op);
 }
@@ -298,7 +355,10 @@ static void start(struct client *c)
     memcpy(c->next, c->now, sizeof(c->next));
     c->busy = true;
     c->x->ops++;
-    if (c->now[0].n < 5 || (c->now[0].n < MESSAGES_MAX - 1 && tb_sim_choose(c->x->sim, 2) == 0))
+    bool room = c->now[0].n < 5 || (c->now[0].n < MESSAGES_MAX - 1 && tb_sim_choose(c->x->sim, 2) == 0);
+    if (room && tb_sim_choose(c->x->sim, 5) == 0)
+        start_batch(c);
+    else if (room)
         start_delivery(c);
     else
         start_change(c);

@@ -76,7 +76,7 @@ struct tb_body {
     char *comp, *raw;       /* owned */
     size_t comp_cap, raw_cap;
     uint64_t want;
-    struct tb_op io, ready;
+    struct tb_op io, ready, hop; /* hop: its release */
     enum tb_rc rc;
     struct tb_op *op; /* the reader's, while a read is under way */
     bool whole, in_flight, closed;
@@ -427,6 +427,58 @@ void tb_body_close(struct tb_body *b)
         b->closed = true; /* read_done frees it */
     else
         body_free(b);
+}
+
+/* ---- read by another worker ---- */
+
+static void reach_back(struct tb_op *hop)
+{
+    struct tb_reach *r = hop->user;
+    struct tb_op *op = r->op;
+    op->rc = r->read.rc;
+    op->data = r->read.data;
+    op->result = r->read.result;
+    op->done(op);
+}
+
+static void reach_read(struct tb_op *read)
+{
+    struct tb_reach *r = read->user;
+    r->hop = (struct tb_op){.done = reach_back, .user = r};
+    tb_io_post(r->body->shard->worker->io, r->from->io, &r->hop);
+}
+
+static void reach_arrived(struct tb_op *hop)
+{
+    struct tb_reach *r = hop->user;
+    r->read = (struct tb_op){.done = reach_read, .user = r};
+    tb_body_read(r->body, r->offset, &r->read);
+}
+
+void tb_body_reach(struct tb_worker *w, struct tb_body *b, uint64_t offset, struct tb_reach *r, struct tb_op *op)
+{
+    if (b->shard->worker == w) {
+        tb_body_read(b, offset, op);
+        return;
+    }
+    *r = (struct tb_reach){.from = w, .body = b, .offset = offset, .op = op};
+    r->hop = (struct tb_op){.done = reach_arrived, .user = r};
+    tb_io_post(w->io, b->shard->worker->io, &r->hop);
+}
+
+static void released(struct tb_op *hop)
+{
+    tb_body_close(hop->user);
+}
+
+void tb_body_release(struct tb_worker *w, struct tb_body *b)
+{
+    if (b == NULL || b->shard->worker == w) {
+        tb_body_close(b);
+        return;
+    }
+    b->hop = (struct tb_op){.done = released, .user = b};
+    tb_io_post(w->io, b->shard->worker->io, &b->hop);
 }
 
 /* An EMAILID: "M", then 128 bits in 26 digits of five bits, lowest first. */

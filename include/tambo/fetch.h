@@ -36,6 +36,21 @@ void tb_body_whole(struct tb_body *b);
 /* tb_body_close: a read in flight is cancelled; its done does not run. */
 void tb_body_close(struct tb_body *b);
 
+/*
+ * A body opened by its owner, read elsewhere: on worker w. tb_body_reach: as tb_body_read, op->done runs on w; r is the
+ * caller's until then, and nothing calls it off. tb_body_release: as tb_body_close; no read is under way. Cost: a
+ * message there and back, if w is not the owner.
+ */
+struct tb_reach {
+    struct tb_worker *from;
+    struct tb_body *body;
+    uint64_t offset;
+    struct tb_op *op;
+    struct tb_op hop, read;
+};
+void tb_body_reach(struct tb_worker *w, struct tb_body *b, uint64_t offset, struct tb_reach *r, struct tb_op *op);
+void tb_body_release(struct tb_worker *w, struct tb_body *b);
+
 /* tb_email_id: RFC 8474 EMAILID of a message: unguessable-looking, unique in the store; NUL-terminated. */
 void tb_email_id(struct tb_account *a, uint64_t blob, char out[32]);
 /* tb_email_id_read: the blob an EMAILID of this account stands for; false: it is none. */

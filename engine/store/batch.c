@@ -27,6 +27,7 @@ struct tb_batch {
     size_t n, bytes;
     uint64_t inline_bytes;
     struct tb_replaced old;
+    uint64_t self; /* who began it */
     struct tb_call call;
     struct tb_op *op;
 };
@@ -47,6 +48,7 @@ enum tb_rc tb_batch_begin(struct tb_worker *w, uint32_t shard, struct tb_batch *
         return TB_LIMIT;
     b->worker = w;
     b->shard = shard;
+    b->self = w->self;
     *out = b;
     return TB_OK;
 }
@@ -99,7 +101,9 @@ static void commit_run(struct tb_call *call, struct tb_worker *owner)
 {
     struct tb_batch *b = call->user;
     struct tb_shard *s = tb_shard_of(owner, b->shard);
+    owner->self = b->self;
     call->rc = tb_letters_deliver(s, b->letter, b->n, &b->old);
+    owner->self = 0;
     for (size_t i = 0; i < b->n && call->rc != TB_BUSY; i++) {
         if (b->letter[i]->pin != 0)
             tb_pin_chunk_remove(&s->pins, b->letter[i]->pin);

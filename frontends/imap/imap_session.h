@@ -130,28 +130,75 @@ struct tb_slice imap_nstring(struct imap_parser *p);  /* ptr NULL: NIL */
 struct tb_slice imap_nstring8(struct imap_parser *p); /* nstring / literal8: with any bytes */
 uint32_t imap_number(struct imap_parser *p);
 uint32_t imap_nz_number(struct imap_parser *p);
-struct tb_slice imap_mailbox(struct imap_parser *p);      /* UTF-8, checked and normalised */
-struct tb_slice imap_list_mailbox(struct imap_parser *p); /* UTF-8 pattern */
+struct tb_slice imap_mailbox(struct imap_parser *p);                          /* UTF-8, checked and normalised */
+struct tb_slice imap_mailbox_of(struct imap_parser *p, struct tb_slice wire); /* ... of a name that was read already */
+struct tb_slice imap_list_mailbox(struct imap_parser *p);                     /* UTF-8 pattern */
+uint32_t imap_seq_number(struct imap_parser *p);                              /* 0: "*" */
 void imap_sequence_set(struct imap_parser *p, struct imap_set *set);
 void imap_flag_list(struct imap_parser *p, struct imap_flags *flags);
 void imap_flags_bare(struct imap_parser *p, struct imap_flags *flags); /* flag *(SP flag) */
 uint64_t imap_modseq(struct imap_parser *p); /* mod-sequence-valzer: 0 to 2^63 - 1, RFC 7162 7 */
 bool imap_date(struct imap_parser *p, int32_t *day);
 int64_t imap_date_time(struct imap_parser *p);
+
+/* ---- append_parse.c ---- */
+
+enum imap_append_what {
+    APPEND_NEXT,  /* a message begins, and the one before is whole */
+    APPEND_URL,   /* its next part is what a URL names */
+    APPEND_BYTES, /* ... is a literal, whose head ends the text */
+    APPEND_END    /* the command ends, and the last message is whole */
+};
+struct imap_append_step { /* arena */
+    struct imap_append_step *next;
+    enum imap_append_what what;
+    struct imap_flags flags; /* of NEXT, as internaldate */
+    int64_t internaldate;
+    bool has_date, utf8; /* utf8: "UTF8 (~{n}": a ")" follows the message (RFC 6855 4) */
+    bool part;           /* of BYTES: the literal is one part of several (RFC 4469) */
+    struct tb_slice url;
+};
 struct imap_append_args {
     struct tb_slice mailbox, given;
-    struct imap_flags flags;
-    int64_t internaldate;
-    bool has_date;
-    bool utf8; /* "UTF8 (~{n}": a ")" follows the message (RFC 6855 4) */
+    uint32_t number; /* of REPLACE: the message; 0: "*" */
+    uint8_t where;   /* append_parse.c's: in which rule its text ends */
+    bool single;     /* REPLACE: one message only */
+    struct imap_append_step *first;
 };
 /*
+ * imap_append_more: the text of an APPEND behind one of its literals: p holds it up to and with the next literal's head
+ * or the command's CRLF, which is left. p->cut: that literal is an argument (a URL), to be read before.
+ */
+struct imap_append_step *imap_append_more(struct imap_parser *p, uint8_t *where, bool single);
+/*
  * imap_append_head: p holds a command up to and with the literal's head that the framer has just met.
- * APPEND_OTHER: not an APPEND, or the literal is one of its earlier arguments; APPEND_MESSAGE: the message
- * comes next; APPEND_BAD: p->error.
+ * APPEND_OTHER: not an APPEND or REPLACE, or the literal is one of its earlier arguments; APPEND_MESSAGE: a message, or
+ * a part of it, comes next; APPEND_BAD: p->error.
  */
 enum imap_append_head { APPEND_OTHER, APPEND_MESSAGE, APPEND_BAD };
 enum imap_append_head imap_append_head(struct imap_parser *p, struct imap_cmd *cmd);
+
+/* ---- catenate.c: what a URL names (RFC 4469) ---- */
+
+struct imap_source;
+/* imap_source_new: NULL without memory. imap_source_end: gives it back, at any time. */
+struct imap_source *imap_source_new(struct imap_session *s, struct tb_slice url);
+void imap_source_end(struct imap_source *x);
+/*
+ * imap_source_next: the next bytes, valid until the next call. WAIT: return RUN_WAIT, the step is resumed; SIZE: comes
+ * once, before the bytes, with *size; BAD: the URL is none, or names nothing that may be read; *rc: OK, or what failed.
+ */
+enum imap_source_said { SOURCE_WAIT, SOURCE_SIZE, SOURCE_BYTES, SOURCE_END, SOURCE_BAD };
+enum imap_source_said imap_source_next(struct imap_source *x, struct tb_slice *bytes, uint64_t *size, enum tb_rc *rc);
+struct imap_url {            /* a message, or a part of one, of this server */
+    struct tb_slice mailbox; /* empty: the selected one */
+    uint32_t uidvalidity;    /* 0: any */
+    uint32_t uid;
+    struct imap_section *section; /* NULL: all of it */
+};
+/* imap_url_parse: a relative IMAP URL, or imap:///..., RFC 5092 7, 11. base: the selected mailbox, "" if there is none.
+ * False: it is none, or names something else. Pure. */
+bool imap_url_parse(struct tb_slice text, struct tb_slice base, struct tb_arena *arena, struct imap_url *out);
 
 /* ---- verbs.c ---- */
 
@@ -463,14 +510,15 @@ struct imap_errand {              /* work in an account, wherever the session si
     /* for the work, as it needs them */
     uint16_t special;
     bool on;
-    uint64_t size;   /* of a message that is to come */
+    uint64_t size;   /* of messages that are to come */
+    uint32_t count;  /* of them */
     uint32_t change; /* enum acl_change: acl.c */
     struct tb_acl_entry entry;
     struct tb_uidset uids; /* arena */
     struct tb_shared_at at;
     struct tb_renaming left;     /* mailbox.c */
     struct tb_quota quota, used; /* quota.c */
-    void *data;                  /* arena: metadata.c */
+    void *data;                  /* arena: metadata.c, catenate.c */
     /* what came out */
     enum tb_rc rc;
     const char *refusal; /* static: the reply, instead of rc's */
@@ -478,6 +526,7 @@ struct imap_errand {              /* work in an account, wherever the session si
     uint32_t rights;           /* the asker's, in mailbox */
     struct imap_status status; /* what was scanned for */
     bool full;                 /* the account has no room for it */
+    struct tb_body *body;      /* owned: catenate.c; its owner's, to be read from here */
     struct tb_acl_entry *acl;
     struct tb_mailbox *list;
     struct tb_shared *shared;
@@ -485,6 +534,7 @@ struct imap_errand {              /* work in an account, wherever the session si
     /* private */
     uint64_t self;
     void (*work)(struct imap_errand *e, struct tb_worker *w, struct tb_account *a);
+    struct tb_worker *from; /* who gets the answer */
     struct tb_call call;
 };
 /*
@@ -586,6 +636,7 @@ IMAP_VERB(list)
 IMAP_VERB(lsub)
 IMAP_VERB(status)
 IMAP_VERB(append)
+IMAP_VERB(replace)
 IMAP_VERB(search)
 IMAP_VERB(cancelupdate)
 IMAP_VERB(sort)
@@ -627,7 +678,7 @@ IMAP_VERB(setquota)
 bool imap_is_admin(const struct imap_session *s);
 
 /*
- * imap_append_begin: APPEND takes over at its message literal, which is still in the input or not yet sent.
+ * imap_append_begin: APPEND or REPLACE takes over at its first literal, which is still in the input or not yet sent.
  *   refusal  NULL, or why the command is bad: the literal is swallowed if it comes unasked, and nothing is stored
  */
 void imap_append_begin(struct imap_session *s, struct imap_cmd *cmd, const struct imap_literal *l, const char *refusal);

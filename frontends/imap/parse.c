@@ -268,7 +268,12 @@ static struct tb_slice decoded_name(struct imap_parser *p, struct tb_slice wire)
 /* mailbox = "INBOX" / astring; INBOX, alone or as the first level, in any case; one "/" at the end is forgiven. */
 struct tb_slice imap_mailbox(struct imap_parser *p)
 {
-    struct tb_slice s = decoded_name(p, imap_astring(p));
+    return imap_mailbox_of(p, imap_astring(p));
+}
+
+struct tb_slice imap_mailbox_of(struct imap_parser *p, struct tb_slice wire)
+{
+    struct tb_slice s = decoded_name(p, wire);
     if (s.len > 1 && s.ptr[s.len - 1] == '/') {
         s.len--;
         p->given.len--;
@@ -294,7 +299,7 @@ struct tb_slice imap_list_mailbox(struct imap_parser *p)
 }
 
 /* seq-number = nz-number / "*" */
-static uint32_t seq_number(struct imap_parser *p)
+uint32_t imap_seq_number(struct imap_parser *p)
 {
     return imap_try(p, '*') ? 0 : imap_nz_number(p);
 }
@@ -315,9 +320,9 @@ void imap_sequence_set(struct imap_parser *p, struct imap_set *set)
     }
     do {
         struct imap_set_range *r = &set->v[set->n];
-        r->first = r->last = seq_number(p);
+        r->first = r->last = imap_seq_number(p);
         if (imap_try(p, ':'))
-            r->last = seq_number(p);
+            r->last = imap_seq_number(p);
         if (p->failed)
             return;
         set->n++;
@@ -507,13 +512,18 @@ bool imap_parse_command(struct imap_parser *p, struct imap_cmd *cmd)
     return !p->failed;
 }
 
-/* append = "APPEND" SP mailbox [SP flag-list] [SP date-time] SP literal */
 enum imap_append_head imap_append_head(struct imap_parser *p, struct imap_cmd *cmd)
 {
     *cmd = (struct imap_cmd){0};
-    if (!parse_tag(p, cmd) || !imap_try_sp(p) || !tb_slice_ieq(imap_word(p), TB_SLICE("APPEND")))
+    if (!parse_tag(p, cmd) || !imap_try_sp(p))
         return APPEND_OTHER;
-    cmd->verb = imap_verb_find(TB_SLICE("APPEND"));
+    struct tb_slice name = imap_word(p);
+    if (tb_slice_ieq(name, TB_SLICE("UID")) && imap_try_sp(p))
+        cmd->verb = tb_slice_ieq(imap_word(p), TB_SLICE("REPLACE")) ? imap_verb_find(TB_SLICE("UID REPLACE")) : NULL;
+    else if (tb_slice_ieq(name, TB_SLICE("APPEND")) || tb_slice_ieq(name, TB_SLICE("REPLACE")))
+        cmd->verb = imap_verb_find(name);
+    if (p->failed || !cmd->verb)
+        return APPEND_OTHER;
     cmd->verb->parse(p, cmd);
     if (p->failed)
         return p->cut ? APPEND_OTHER : APPEND_BAD;

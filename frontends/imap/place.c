@@ -145,6 +145,8 @@ void imap_errand_end(struct imap_errand *e)
         e->s = NULL; /* errand_done frees it */
         return;
     }
+    if (e->body)
+        tb_body_release(e->from, e->body);
     tb_arena_free(&e->arena);
     free(e);
 }
@@ -181,6 +183,7 @@ void imap_errand_start(struct imap_session *s, struct imap_errand *e,
                        void (*work)(struct imap_errand *e, struct tb_worker *w, struct tb_account *a))
 {
     e->work = work;
+    e->from = tb_conn_worker(s->conn);
     e->rc = TB_OK;
     e->refusal = NULL;
     if (s->account && e->id.acct == s->seat.acct) {

@@ -224,11 +224,12 @@ static bool parse(struct imap_session *s)
     return true;
 }
 
-/* starts_append: "tag SP APPEND SP", whatever the case? */
+/* starts_append: "tag SP APPEND SP" or a REPLACE, whatever the case? */
 static bool starts_append(struct tb_slice text)
 {
     struct tb_slice rest = tb_slice_sub(text, tag_of(text).len, text.len);
-    return tb_slice_istarts(rest, TB_SLICE(" APPEND "));
+    return tb_slice_istarts(rest, TB_SLICE(" APPEND ")) || tb_slice_istarts(rest, TB_SLICE(" REPLACE ")) ||
+           tb_slice_istarts(rest, TB_SLICE(" UID REPLACE "));
 }
 
 /* takes_literal8: is it a command that has literal8 among its arguments (RFC 5464 5: value)? */
@@ -250,9 +251,14 @@ static void on_literal(struct imap_session *s, const struct imap_literal *l)
         p.utf8 = s->out.utf8;
         enum imap_append_head head = imap_append_head(&p, &s->cmd);
         if (head != APPEND_OTHER) {
+            const char *refusal = head != APPEND_BAD ? NULL : p.error ? p.error : "BAD Syntax error";
             take_command(s);
-            imap_append_begin(s, &s->cmd, l, head == APPEND_BAD ? p.error : NULL);
-            s->phase = PHASE_RUN;
+            if (!(s->cmd.verb->states & s->state))
+                refusal = "BAD Not in this state";
+            else if (s->cmd.verb->flags & VERB_SEQ && s->enabled & IMAP_UIDONLY)
+                refusal = IMAP_UIDREQUIRED;
+            imap_append_begin(s, &s->cmd, l, refusal);
+            s->phase = refusal || s->cmd.verb->states != IMAP_SELECTED ? PHASE_RUN : PHASE_LOOK;
             return;
         }
     }

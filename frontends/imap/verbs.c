@@ -49,6 +49,7 @@ static const struct imap_verb verbs[] = {
     {"NOOP", ANY, VERB_SHIFTS, imap_parse_none, imap_run_noop},
     {"NOTIFY", IN, VERB_SHIFTS, imap_parse_notify, imap_run_notify},
     {"RENAME", IN, VERB_SHIFTS, imap_parse_rename, imap_run_rename},
+    {"REPLACE", SEL, VERB_SEQ | VERB_SHIFTS | VERB_CHANGES, imap_parse_replace, imap_run_replace},
     {"SEARCH", SEL, VERB_SEQ, imap_parse_search, imap_run_search},
     {"SELECT", IN, VERB_QUIET, imap_parse_select, imap_run_select},
     {"SETACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_setacl},
@@ -64,6 +65,7 @@ static const struct imap_verb verbs[] = {
     {"UID EXPUNGE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK | VERB_CHANGES, imap_parse_uid_expunge, imap_run_expunge},
     {"UID FETCH", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_fetch, imap_run_fetch},
     {"UID MOVE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK | VERB_CHANGES, imap_parse_copy, imap_run_move},
+    {"UID REPLACE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK | VERB_CHANGES, imap_parse_replace, imap_run_replace},
     {"UID SEARCH", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_search, imap_run_search},
     {"UID SORT", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_sort, imap_run_sort},
     {"UID STORE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK | VERB_CHANGES, imap_parse_store, imap_run_store},
@@ -81,10 +83,10 @@ static const char *const abroad[] = {
     // clang-format off
     "APPEND", "CANCELUPDATE", "CAPABILITY", "CHECK", "CLOSE", "COPY", "CREATE", "DELETE", "DELETEACL", "ENABLE",
     "EXAMINE", "EXPUNGE", "FETCH", "GETACL", "GETMETADATA", "GETQUOTA", "GETQUOTAROOT", "ID", "IDLE", "LIST",
-    "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS", "NAMESPACE", "NOOP", "NOTIFY", "RENAME", "SEARCH", "SELECT",
-    "SETACL", "SETMETADATA", "SETQUOTA", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD", "UID COPY",
-    "UID EXPUNGE", "UID FETCH", "UID MOVE", "UID SEARCH", "UID SORT", "UID STORE", "UID THREAD", "UNSELECT",
-    "UNSUBSCRIBE", "XLIST",
+    "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS", "NAMESPACE", "NOOP", "NOTIFY", "RENAME", "REPLACE",
+    "SEARCH", "SELECT", "SETACL", "SETMETADATA", "SETQUOTA", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD",
+    "UID COPY", "UID EXPUNGE", "UID FETCH", "UID MOVE", "UID REPLACE", "UID SEARCH", "UID SORT", "UID STORE",
+    "UID THREAD", "UNSELECT", "UNSUBSCRIBE", "XLIST",
     // clang-format on
 };
 
@@ -193,6 +195,7 @@ static const struct {
     {"QRESYNC", cap_after},
     {"APPENDLIMIT=", cap_after}, /* and the number */
     {"BINARY", cap_after},
+    {"CATENATE", cap_after},
     {"COMPRESS=DEFLATE", cap_compress},
     {"CONTEXT=SEARCH", cap_after},
     {"ESEARCH", cap_after},
@@ -206,11 +209,13 @@ static const struct {
     {"LIST-METADATA", cap_after},
     {"MESSAGELIMIT=", cap_message_limit}, /* and the number */
     {"METADATA", cap_after},
+    {"MULTIAPPEND", cap_after},
     {"QUOTA", cap_after},
     {"QUOTA=RES-STORAGE", cap_after},
     {"QUOTA=RES-MESSAGE", cap_after},
     {"QUOTA=RES-MAILBOX", cap_after},
     {"QUOTASET", cap_admin},
+    {"REPLACE", cap_after},
     {"SAVEDATE", cap_after},
     {"SAVELIMIT=", cap_save_limit},
     {"SEARCHRES", cap_after},

@@ -37,8 +37,9 @@ ABSENT = ("nobody", "none", "hidden")  # must be one and the same
 
 
 def table(text):
-    """Rows of cells. The first is the command, in it {m} the mailbox and {m/x} one below it. The others, a column each,
-    are what comes back: OK, the code of a NO, or BAD; with +NAME for each kind of untagged response there must be."""
+    """Rows of cells. The first is the command, in it {m} the mailbox, {m/x} one below it, {url} its first message. The
+    others, a column each, are what comes back: OK, the code of a NO, or BAD; with +NAME for each kind of untagged
+    response there must be."""
     codes = {"NE": "NONEXISTENT", "NP": "NOPERM", "TC": "TRYCREATE"}
     rows = [[cell.strip() for cell in line.split("| ")] for line in text.strip().split("\n")[1:]]
     return [(command, *(codes.get(cell, cell) for cell in cells)) for command, *cells in rows]
@@ -81,11 +82,13 @@ SELECT {m} | OK+FLAGS| NE    | NP  | OK+FLAGS| OK+FLAGS
 """)
 # With one's own INBOX selected: where to.
 TARGET = table(r"""
-command         | own| absent| look| read| full
-COPY 1 {m}      | OK | TC    | NP  | NP  | OK
-UID COPY 1 {m}  | OK | TC    | NP  | NP  | OK
-MOVE 1 {m}      | OK | TC    | NP  | NP  | OK
-UID MOVE 1:* {m}| OK | TC    | NP  | NP  | OK
+command                    | own| absent| look| read| full
+COPY 1 {m}                 | OK | TC    | NP  | NP  | OK
+UID COPY 1 {m}             | OK | TC    | NP  | NP  | OK
+MOVE 1 {m}                 | OK | TC    | NP  | NP  | OK
+UID MOVE 1:* {m}           | OK | TC    | NP  | NP  | OK
+REPLACE 1 {m} {message}    | OK | TC    | NP  | NP  | OK
+UID REPLACE * {m} {message}| OK | TC    | NP  | NP  | OK
 """)
 LAST = table(r"""
 command   | own| absent| look| read| full
@@ -114,6 +117,8 @@ STORE 1 +FLAGS ($Keyword)      | OK+FETCH | NP       | OK+FETCH
 UID STORE 1 FLAGS (\Seen)      | OK+FETCH | NP       | OK+FETCH
 MOVE 1 Archive                 | OK       | NP       | OK
 COPY 1 Archive                 | OK       | OK       | OK
+REPLACE 1 Archive {message}    | OK       | NP       | OK
+UID REPLACE * INBOX {message}  | OK       | NP       | OK
 STORE 1 +FLAGS (\Deleted)      | OK+FETCH | NP       | OK+FETCH
 UID EXPUNGE 1                  | OK       | NP       | OK
 EXPUNGE                        | OK       | NP       | OK
@@ -153,12 +158,17 @@ def matches(wanted, word, names):
     return word == first and set(more) <= names and not (names & kinds) - set(more) - {"QUOTA"}
 
 
+def url_of(name):
+    return b"/%s/;UID=1" % name.strip(b'"').replace(b" ", b"%20")
+
+
 def fill(command, name):
     bare = name.strip(b'"')
     quoted = {b"{m}": bare, b"{m/x}": bare + b"/x", b"{m/y}": bare + b"/y", b"{mm}": bare + b"2"}
     text = command.encode()
     for slot, full in quoted.items():
         text = text.replace(slot, b'"%s"' % full)
+    text = text.replace(b"{url}", b'"%s"' % url_of(name))
     return text.replace(b"{message}", b"{%d+}\r\n" % len(MESSAGE) + MESSAGE)
 
 
@@ -185,7 +195,7 @@ class World:
 
     def leaks(self, text, name):
         """Which secret is told; the name that was asked for comes back, and numbers only count as whole ones."""
-        text = text.replace(name.strip(b'"'), b"")
+        text = text.replace(url_of(name), b"").replace(name.strip(b'"'), b"")
         return [s for s in self.secrets if re.search(rb"\b%s\b" % re.escape(s), text)]
 
     def row(self, row, where, before=None, columns=tuple(COLUMNS)):
@@ -197,7 +207,7 @@ class World:
             if before:
                 before()
             word, names, text = ask(self.bob, fill(command, name))
-            said[column] = text.replace(name.strip(b'"'), b"?")
+            said[column] = text.replace(url_of(name), b"?").replace(name.strip(b'"'), b"?")
             bad = [s.decode() for s in self.leaks(text, name)] if column in ABSENT else []
             label = "%s: %s: %s" % (where, command, column)
             self.verdict(label, matches(wanted[column], word, names) and not bad, "wanted %s, got %s%s" % (
@@ -280,7 +290,7 @@ class World:
                 elif row[0] == "MOVE 1 Archive" and column == "full":
                     self.bob.append(name, MESSAGE)
                     self.bob.command(b"NOOP")
-                word, names, text = ask(self.bob, row[0].encode())
+                word, names, text = ask(self.bob, fill(row[0], name))
                 self.verdict("selected: %s: %s" % (row[0], column), matches(row[at], word, names),
                              "wanted %s, got %s" % (row[at], text.decode("utf-8", "replace")))
         state = self.ann.command(b"STATUS Read (MESSAGES UNSEEN DELETED)")[0][0][0]

@@ -1,7 +1,7 @@
 /*
  * fuzz_imap.c: the imap room's pure parts under libFuzzer. The first byte chooses: commands (framed whole and
- * in pieces, which must agree, then parsed), the head of an APPEND, names in modified UTF-7 and back, or a
- * LIST pattern against a name.
+ * in pieces, which must agree, then parsed), the head of an APPEND, names in modified UTF-7 and back, a
+ * LIST pattern against a name, the text behind a literal of APPEND, or a URL of CATENATE.
  */
 #include <stdlib.h>
 
@@ -79,10 +79,30 @@ static void fuzz_pattern(struct tb_slice in, struct tb_arena *arena)
         (void)imap_pattern_match(p, tb_slice_sub(in, 1 + cut, in.len));
 }
 
+static void fuzz_append_more(struct tb_slice in, struct tb_arena *arena)
+{
+    struct imap_parser p;
+    uint8_t where = in.len > 0 ? (uint8_t)in.ptr[0] % 4 : 0;
+    imap_parser_init(&p, tb_slice_sub(in, 1, in.len), arena);
+    const struct imap_append_step *x = imap_append_more(&p, &where, in.len > 0 && (uint8_t)in.ptr[0] & 0x80);
+    TB_ASSERT(p.failed ? p.error != NULL : where > 0);
+    for (; x && x->next; x = x->next)
+        TB_ASSERT(x->what == APPEND_NEXT || x->what == APPEND_URL); /* the others end a text */
+    TB_ASSERT(!x || x->what == APPEND_BYTES || x->what == APPEND_END);
+}
+
+static void fuzz_url(struct tb_slice in, struct tb_arena *arena)
+{
+    size_t cut = in.len > 0 ? (uint8_t)in.ptr[0] : 0;
+    struct imap_url url;
+    if (imap_url_parse(tb_slice_sub(in, 1 + cut, in.len), tb_slice_sub(in, 1, cut), arena, &url))
+        TB_ASSERT(url.uid > 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-    static void (*const ways[])(struct tb_slice in, struct tb_arena * arena) = {fuzz_command, fuzz_append, fuzz_name,
-                                                                                fuzz_pattern};
+    static void (*const ways[])(struct tb_slice in, struct tb_arena * arena) = {
+        fuzz_command, fuzz_append, fuzz_name, fuzz_pattern, fuzz_append_more, fuzz_url};
     struct tb_arena arena;
     if (n == 0)
         return 0;

@@ -81,6 +81,10 @@ IMAP = [
     "FETCH 4294967295:1 FULL", "UID FETCH *:1 BODY[]<4294967295.1>", "STORE 1:* +FLAGS.SILENT (\\Seen $x)",
     "UID STORE 1 FLAGS ()", "COPY 1:2 Archive", "UID MOVE 3 \"Trash\"", "EXPUNGE",
     "APPEND INBOX (\\Draft a) \"17-Jul-1996 02:44:25 -0700\" {5}\r\nhello", "APPEND x {3+}\r\nabc", "CREATE a/b/c/",
+    "APPEND x {3+}\r\nabc (\\Seen) \" 7-Feb-1994 22:43:04 -0800\" ~{2+}\r\nde {1+}\r\nf",
+    "APPEND x CATENATE (URL \"/INBOX;UIDVALIDITY=1/;UID=1/;SECTION=1.MIME\" TEXT {2+}\r\nab URL /;UID=1) {1+}\r\nc",
+    "APPEND x (\\Draft) CATENATE (URL \"/INBOX/;UID=1/;SECTION=HEADER.FIELDS%20(A)/;PARTIAL=2.3\")",
+    "REPLACE 1 x (\\Seen) {3+}\r\nabc", "UID REPLACE * x CATENATE (URL {4+}\r\n;UID TEXT {1+}\r\na)",
     "CREATE &ZeVnLIqe-", "RENAME INBOX old", "RENAME a/b d/e", 'LIST "" "*%*"',
     "LIST (SUBSCRIBED) \"\" (a% INBOX) RETURN (CHILDREN)", "LSUB \"\" %", "STATUS INBOX (MESSAGES UIDNEXT UNSEEN)",
     "NAMESPACE", "ID (\"name\" NIL)", "IDLE\r\nDONE", "NOTIFY NONE",
@@ -107,8 +111,16 @@ def imap(corpus):
     for command in IMAP:
         corpus.add("imap", b"\x00a " + command.encode("latin-1") + b"\r\n")
     for command in IMAP:
-        if command.startswith("APPEND"):
+        if command.startswith(("APPEND", "REPLACE", "UID REPLACE")):
             corpus.add("imap", b"\x01a " + command.encode("latin-1").split(b"\r\n")[0] + b"\r\n")
+    for where, text in ((1, " (\\Seen) {5}\r\n"), (1, "\r\n"), (2, ") {3}\r\n"),
+                        (3, " URL \"/a/;UID=1\" TEXT {1}\r\n"), (3, ") CATENATE (URL x)\r\n"),
+                        (1, " CATENATE (URL {4}\r\nabcd TEXT {1}\r\n")):
+        corpus.add("imap", b"\x04" + bytes([where]) + text.encode())
+    for url in ("/INBOX;UIDVALIDITY=1/;UID=1/;SECTION=1.MIME", ";UID=1", "/;UID=4294967295/;PARTIAL=1.2",
+                "a/b%20c/;UID=1", "imap:///a;UIDVALIDITY=3/;UID=7/;SECTION=HEADER.FIELDS%20(A)/;PARTIAL=0",
+                "//x/;UID=1", "%00/;UID=1"):
+        corpus.add("imap", b"\x05" + bytes([len("A/B")]) + b"A/B" + url.encode())
 
 
 DELIVERY = [

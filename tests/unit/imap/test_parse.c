@@ -377,6 +377,24 @@ static void test_append_head(void **state)
         {"a append x ~{5}\r\n", APPEND_MESSAGE},
         {"a append x ~x{5}\r\n", APPEND_BAD},
         {"a append x  {5}\r\n", APPEND_BAD},
+        {"a append x UTF8 (~{5}\r\n", APPEND_MESSAGE},
+        {"a append x UTF8 ({5}\r\n", APPEND_BAD},
+        {"a append x CATENATE (TEXT {5}\r\n", APPEND_MESSAGE},
+        {"a append x (\\Seen) Catenate (Url /x/;UID=1 URL \"y\" text ~{5+}\r\n", APPEND_MESSAGE},
+        {"a append x CATENATE (URL {5}\r\n", APPEND_OTHER},
+        {"a append x CATENATE (URL {5}\r\n/x/y/ TEXT {1}\r\n", APPEND_MESSAGE},
+        {"a append x CATENATE (URL {5}\r\n/x/y/ {1}\r\n", APPEND_BAD},
+        {"a append x CATENATE ({5}\r\n", APPEND_BAD},
+        {"a append x CATENATE {5}\r\n", APPEND_BAD},
+        {"a append x CATENATE (URL x) {5}\r\n", APPEND_MESSAGE},
+        {"a append x CATENATE (URL x) CATENATE (TEXT {5}\r\n", APPEND_MESSAGE},
+        {"a replace 4 Drafts (\\Seen \\Draft) {312}\r\n", APPEND_MESSAGE},
+        {"a uid replace * Drafts CATENATE (TEXT {71}\r\n", APPEND_MESSAGE},
+        {"a replace 4 {5}\r\n", APPEND_OTHER},
+        {"a replace 4:5 x {5}\r\n", APPEND_BAD},
+        {"a replace x x {5}\r\n", APPEND_BAD},
+        {"a replace 4 x CATENATE (URL y) {5}\r\n", APPEND_BAD},
+        {"a uid append x {5}\r\n", APPEND_OTHER},
         {"a login {5}\r\n", APPEND_OTHER},
         {"a {5}\r\n", APPEND_OTHER},
         {"{5}\r\n", APPEND_OTHER},
@@ -396,9 +414,113 @@ static void test_append_head(void **state)
     imap_parser_init(&p, tb_slice_str(cases[3].text), &arena);
     assert_int_equal(imap_append_head(&p, &cmd), APPEND_MESSAGE);
     const struct imap_append_args *a = cmd.args;
-    assert_int_equal(a->internaldate, 837596665);
-    assert_int_equal(a->flags.flags, TB_FLAG_SEEN);
-    assert_int_equal(a->flags.keywords_n, 1);
+    const struct imap_append_step *x = a->first;
+    assert_int_equal(x->what, APPEND_NEXT);
+    assert_int_equal(x->internaldate, 837596665);
+    assert_int_equal(x->flags.flags, TB_FLAG_SEEN);
+    assert_int_equal(x->flags.keywords_n, 1);
+    assert_int_equal(x->next->what, APPEND_BYTES);
+    assert_null(x->next->next);
+}
+
+/* steps: of a text, a letter each: next, url, bytes, end; "-" if it is bad, "?" if a literal is not there yet. */
+static const char *steps(const char *text, uint8_t *where, bool single)
+{
+    static char out[64];
+    struct imap_parser p;
+    size_t n = 0;
+    tb_arena_reset(&arena);
+    imap_parser_init(&p, tb_slice_str(text), &arena);
+    const struct imap_append_step *x = imap_append_more(&p, where, single);
+    for (; x && n < sizeof out - 1; x = x->next)
+        out[n++] = "nube"[x->what];
+    out[n] = '\0';
+    return p.cut ? "?" : p.failed ? "-" : out;
+}
+
+static void test_append_more(void **state)
+{
+    uint8_t where = 0;
+    (void)state;
+    assert_string_equal(steps(" {3}\r\n", &where, false), "nb");
+    uint8_t message = where;
+    assert_string_equal(steps(" (\\Seen) \" 7-Feb-1994 22:43:04 -0800\" {295}\r\n", &where, false), "nb");
+    assert_string_equal(steps(" CATENATE (URL a URL b TEXT {1}\r\n", &where, false), "nuub");
+    assert_string_equal(steps(" TEXT {1}\r\n", &where, false), "b");
+    assert_string_equal(steps(" URL c) CATENATE (URL d) {1}\r\n", &where, false), "ununb");
+    assert_string_equal(steps(" UTF8 (~{1}\r\n", &where, false), "nb");
+    assert_string_equal(steps(")\r\n", &where, false), "e");
+    assert_int_equal(where, message);
+    assert_string_equal(steps("\r\n", &where, true), "e");
+    assert_string_equal(steps(" CATENATE (URL {3}\r\n", &where, false), "?");
+    static const char *const wrong[] = {" \r\n",
+                                        "x\r\n",
+                                        "{3}\r\n",
+                                        "  {3}\r\n",
+                                        " (\\Recent) {3}\r\n",
+                                        " CATENATE ()\r\n",
+                                        " CATENATE (URL a\r\n",
+                                        " CATENATE (URL a) \r\n",
+                                        ")\r\n",
+                                        ""};
+    for (size_t i = 0; i < TB_ARRAY_LEN(wrong); i++) {
+        where = message;
+        assert_string_equal(steps(wrong[i], &where, false), "-");
+    }
+    where = message;
+    assert_string_equal(steps(" {3}\r\n", &where, true), "-"); /* REPLACE has one message */
+}
+
+static bool url(const char *text, const char *base, struct imap_url *out)
+{
+    tb_arena_reset(&arena);
+    return imap_url_parse(tb_slice_str(text), tb_slice_str(base), &arena, out);
+}
+
+static void test_urls(void **state)
+{
+    static const char *const wrong[] = {"",
+                                        "/",
+                                        "/x",
+                                        "/x;UIDVALIDITY=1",
+                                        "/x/;UID=",
+                                        "/x/;UID=0",
+                                        "/x/;UID=1x",
+                                        "/x;UIDVALIDITY=0/;UID=1",
+                                        "/x;UIDVALIDITY=1;UID=1",
+                                        "/x/;UID=1/;SECTION=",
+                                        "/x/;UID=1/;SECTION=FOO",
+                                        "/x/;UID=1/;SECTION=1]",
+                                        "/x/;UID=1/;PARTIAL=",
+                                        "/x/;UID=1/;PARTIAL=1.0",
+                                        "/x/;UID=4294967296",
+                                        "/%zz/;UID=1",
+                                        "/%/;UID=1",
+                                        "/%00/;UID=1",
+                                        "/%ff/;UID=1",
+                                        "/x/;UID=1;URLAUTH=a:internal:0",
+                                        "http://x/;UID=1",
+                                        "imap://host/x"};
+    struct imap_url u;
+    (void)state;
+    for (size_t i = 0; i < TB_ARRAY_LEN(wrong); i++)
+        if (url(wrong[i], "base", &u))
+            fail_msg("taken: %s", wrong[i]);
+    assert_true(url("/Drafts;UIDVALIDITY=385759045/;UID=20/;section=1.MIME", "", &u));
+    assert_true(tb_slice_eq(u.mailbox, TB_SLICE("Drafts")));
+    assert_int_equal(u.uidvalidity, 385759045);
+    assert_int_equal(u.uid, 20);
+    assert_int_equal(u.section->kind, SECTION_MIME);
+    assert_true(url("imap:///a%20b/%C3%A4&/;UID=1/;PARTIAL=7", "", &u));
+    assert_true(tb_slice_eq(u.mailbox, TB_SLICE("a b/\xc3\xa4&")));
+    assert_true(u.section->partial && u.section->offset == 7 && u.section->kind == SECTION_ALL);
+    assert_true(url(";UID=3", "A/B", &u) && u.mailbox.len == 0 && u.section == NULL);
+    assert_true(url("/;UID=3", "A/B", &u) && u.mailbox.len == 0);
+    assert_false(url(";UID=3", "", &u));
+    assert_true(url("C/;UID=3", "A/B", &u) && tb_slice_eq(u.mailbox, TB_SLICE("A/C")));
+    assert_true(url("/C/;UID=3", "A/B", &u) && tb_slice_eq(u.mailbox, TB_SLICE("C")));
+    assert_true(url("inbox/;UID=3/;SECTION=2/;PARTIAL=1.9", "", &u) && tb_slice_eq(u.mailbox, TB_SLICE("INBOX")));
+    assert_true(u.section->path_n == 1 && u.section->path[0] == 2 && u.section->count == 9);
 }
 
 static void test_verbs_sorted(void **state)
@@ -420,9 +542,10 @@ static void test_verbs_sorted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),        cmocka_unit_test(test_bad),          cmocka_unit_test(test_prefixes),
-        cmocka_unit_test(test_codes),       cmocka_unit_test(test_limits),       cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_append_head), cmocka_unit_test(test_verbs_sorted),
+        cmocka_unit_test(test_good),         cmocka_unit_test(test_bad),         cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_codes),        cmocka_unit_test(test_limits),      cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_append_head),  cmocka_unit_test(test_append_more), cmocka_unit_test(test_urls),
+        cmocka_unit_test(test_verbs_sorted),
     };
     tb_arena_init(&arena, IMAP_ARENA_MAX);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,8 +115,8 @@ void tb_login_sasl(struct tb_sasl *s, const char *proto, const char *peer, struc
 enum tb_rc tb_name_resolve(struct tb_store *store, const struct tb_config *cfg, struct tb_slice name,
                            struct tb_identity *out, struct tb_slice *detail) TB_USE_RESULT;
 
-/* tb_password_verify: is password the one behind "{SCHEME}hash"? Slow on purpose for the good schemes. Any thread.
- * Schemes: docs/man. */
+/* tb_password_verify: is password the one behind "{SCHEME}hash"? Slow on purpose for the good schemes. False with errno
+ * ENOMEM: it was not looked at. Any thread. Schemes: tambo(1), account import. */
 bool tb_password_verify(const char *secret, struct tb_slice password);
 /* tb_password_hash: a new secret of the given scheme ("SCRAM-SHA-256", "ARGON2ID", "BLF-CRYPT", "SHA512-CRYPT",
  * "PLAIN"; NULL: SCRAM-SHA-256); random: 16 bytes of salt. */
@@ -124,6 +124,8 @@ enum tb_rc tb_password_hash(const char *scheme, struct tb_slice password, const 
                             char out[TB_SECRET_MAX + 1]) TB_USE_RESULT;
 /* tb_secret_known: is the scheme of this secret one we can verify? */
 bool tb_secret_known(const char *secret);
+/* tb_secret_clear: is it a password as it is, in clear? *password: within secret. Any thread. */
+bool tb_secret_clear(const char *secret, struct tb_slice *password);
 /* tb_secret_other: is it the secret of an account that cannot log in with SCRAM? (A password hashed in some other way.)
  * Any thread. */
 bool tb_secret_other(const char *secret);

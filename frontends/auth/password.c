@@ -123,15 +123,18 @@ static bool c_string(struct tb_slice s, char out[TB_PASSWORD_MAX + 1])
     return true;
 }
 
-/* crypt(3) of password under setting, or false. */
+/* crypt(3) of password under setting, or false, errno ENOMEM if that is why. (Yescrypt asks for huge pages first: an
+ * ENOMEM of its is left behind by what went well.) */
 static bool crypt_text(const char *password, const char *setting, char out[TB_SECRET_MAX + 1])
 {
     struct crypt_data *data = calloc(1, sizeof(*data)); /* 32 KiB: too much for a helper's stack */
     const char *text = data ? crypt_r(password, setting, data) : NULL;
     bool ok = text && text[0] != '*' && strlen(text) <= TB_SECRET_MAX;
 
-    if (ok)
+    if (ok) {
         memcpy(out, text, strlen(text) + 1);
+        errno = 0;
+    }
     if (data)
         explicit_bzero(data, sizeof(*data));
     free(data);
@@ -158,13 +161,17 @@ static bool verify_argon2(const struct scheme *s, struct tb_slice secret, struct
 {
     argon2_type type = strcmp(s->name, "ARGON2ID") == 0 ? Argon2_id : Argon2_i;
     char text[TB_SECRET_MAX + 1];
+    int result;
 
     if (secret.len > TB_SECRET_MAX || password.len > TB_PASSWORD_MAX)
         return false;
     memcpy(text, secret.ptr, secret.len);
     text[secret.len] = '\0';
-    return strncmp(text, s->prefix, strlen(s->prefix)) == 0 &&
-           argon2_verify(text, password.len ? password.ptr : "", password.len, type) == ARGON2_OK;
+    if (strncmp(text, s->prefix, strlen(s->prefix)) != 0)
+        return false;
+    result = argon2_verify(text, password.len ? password.ptr : "", password.len, type);
+    errno = result == ARGON2_MEMORY_ALLOCATION_ERROR ? ENOMEM : 0;
+    return result == ARGON2_OK;
 }
 
 /* Cut s at the next sign: what is before it, leaving what is behind. */
@@ -453,6 +460,15 @@ enum tb_secret_scram tb_secret_scram(const char *secret, struct tb_scram_keys *k
         return SECRET_PASSWORD;
     }
     return s && s->verify == verify_scram && tb_scram_keys_read(rest, keys) ? SECRET_KEYS : SECRET_OTHER;
+}
+
+bool tb_secret_clear(const char *secret, struct tb_slice *password)
+{
+    struct tb_scram_keys keys;
+    bool clear = tb_secret_scram(secret, &keys, password) == SECRET_PASSWORD;
+
+    explicit_bzero(&keys, sizeof(keys));
+    return clear;
 }
 
 bool tb_secret_other(const char *secret)

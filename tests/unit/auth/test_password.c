@@ -10,6 +10,8 @@
 #include "frontends/auth/auth.h"
 #include "frontends/auth/password.h"
 
+#include <errno.h>
+
 static const char *const good[] = {
     /* made with Python's hashlib and libxcrypt */
     "{PLAIN}secret", "{plain}secret", "{CLEARTEXT}secret", "{PLAIN.HEX}736563726574", "{PLAIN.b64}c2VjcmV0",
@@ -126,7 +128,9 @@ static void others(void **state)
     for (size_t i = 0; i < TB_ARRAY_LEN(good); i++) {
         if (!tb_password_verify(good[i], TB_SLICE("secret")))
             fail_msg("refused: %s", good[i]);
+        errno = 0;
         assert_false(tb_password_verify(good[i], TB_SLICE("Secret")));
+        assert_int_not_equal(errno, ENOMEM); /* or nobody would be told it is wrong */
         assert_false(tb_password_verify(good[i], TB_SLICE("secre")));
         assert_false(tb_password_verify(good[i], TB_SLICE("")));
         assert_false(tb_password_verify(good[i], TB_SLICE("secret\0x")));

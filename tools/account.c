@@ -110,8 +110,9 @@ struct totals {
 /* send_lines: one chunk; false after tool_fail. Takes lines over. */
 static bool send_lines(struct tool *t, size_t first_line, json_t *lines, struct totals *sum)
 {
-    json_t *result = client_call(t, "account import",
-                                 json_pack("{s:I, s:o}", "first_line", (json_int_t)first_line, "lines", lines));
+    json_t *result = client_call(
+        t, "account import",
+        json_pack("{s:I, s:o, s:s*}", "first_line", (json_int_t)first_line, "lines", lines, "scheme", t->scheme));
     const json_t *failed = json_object_get(result, "failed"), *one;
     size_t i;
 

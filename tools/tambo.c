@@ -26,7 +26,7 @@ static const struct command commands[] = {
     {"init", "DIR", 1, OPT_HOSTNAME | OPT_PORT_OFFSET | OPT_SHARDS | OPT_SEGMENT_SIZE, 0, init_dir,
      "make a configuration, a self-signed certificate and a store"},
     {"account add", "NAME", 1, OPT_PASSWORD_STDIN | OPT_SCHEME, OPT_PASSWORD_STDIN, account_add, "make an account"},
-    {"account import", "FILE", 1, 0, 0, account_import,
+    {"account import", "FILE", 1, OPT_SCHEME, 0, account_import,
      "make or update accounts from a Dovecot passwd-file (- is stdin)"},
     {"account list", "", 0, OPT_DELETED, 0, account_list, "list the accounts"},
     {"account passwd", "NAME", 1, OPT_PASSWORD_STDIN | OPT_SCHEME, OPT_PASSWORD_STDIN, account_passwd,

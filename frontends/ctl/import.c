@@ -1,6 +1,7 @@
 /*
  * import.c: many accounts at once from lines of a Dovecot passwd-file. Up to 64 are on their way at any time, so that
- * one log write carries many of them. An account that exists gets the new secret; its mail is not touched.
+ * one log write carries many of them. An account that exists gets the new secret; its mail is not touched. With a
+ * scheme, passwords in clear are stored in that scheme, hashed on helper threads; what is hashed already stays so.
  *
  * It must never stop at a bad line: each is reported with its number. Thread: the worker's.
  */
@@ -16,15 +17,17 @@ enum { IN_FLIGHT = 64 };
 struct slot {
     struct tb_op op;
     struct import *import; /* borrowed */
-    bool busy, updating;
+    bool busy, updating, hashed;
     size_t line;
     struct tb_slice name; /* borrowed from the request */
     char secret[TB_SECRET_MAX + 1];
+    uint8_t salt[16];
 };
 struct import {
     struct ctl *x;
-    json_t *lines;  /* borrowed from the request */
-    json_t *failed; /* owned until the answer */
+    json_t *lines;   /* borrowed from the request */
+    json_t *failed;  /* owned until the answer */
+    char scheme[32]; /* "": passwords stay as they are */
     size_t next, first_line;
     unsigned in_flight, added, updated, skipped;
     struct slot slot[IN_FLIGHT];
@@ -67,6 +70,13 @@ static void refuse(struct import *im, size_t line, const char *why)
 
 static void fill(struct import *im);
 
+static void slot_free(struct slot *s)
+{
+    explicit_bzero(s->secret, sizeof(s->secret));
+    s->busy = false;
+    s->import->in_flight--;
+}
+
 static void slot_done(struct tb_op *op)
 {
     struct slot *s = op->user;
@@ -84,9 +94,39 @@ static void slot_done(struct tb_op *op)
         im->updated++;
     else
         im->added++;
-    explicit_bzero(s->secret, sizeof(s->secret));
-    s->busy = false;
-    im->in_flight--;
+    slot_free(s);
+    fill(im);
+}
+
+static void store(struct slot *s)
+{
+    s->op = (struct tb_op){.done = slot_done, .user = s};
+    tb_account_create(s->import->x->worker, s->name, tb_slice_str(s->secret), &s->op);
+}
+
+static void hash_work(struct tb_op *op)
+{
+    struct slot *s = op->user;
+    char fresh[TB_SECRET_MAX + 1] = {0};
+    struct tb_slice password;
+
+    s->hashed = tb_secret_clear(s->secret, &password) &&
+                tb_password_hash(s->import->scheme, password, s->salt, fresh) == TB_OK;
+    memcpy(s->secret, fresh, sizeof(fresh));
+    explicit_bzero(fresh, sizeof(fresh));
+}
+
+static void hash_done(struct tb_op *op)
+{
+    struct slot *s = op->user;
+    struct import *im = s->import;
+
+    if (s->hashed) {
+        store(s);
+        return;
+    }
+    refuse(im, s->line, "the scheme is not known, or the password cannot be stored in it");
+    slot_free(s);
     fill(im);
 }
 
@@ -96,6 +136,7 @@ static bool start(struct import *im, size_t n)
     json_t *v = json_array_get(im->lines, n);
     struct tb_slice line = tb_slice_trim(tb_slice(json_string_value(v), json_string_length(v)));
     struct slot *s = im->slot;
+    struct tb_slice password;
     const char *why;
 
     if (!json_is_string(v)) {
@@ -118,9 +159,14 @@ static bool start(struct import *im, size_t n)
     s->import = im;
     s->busy = true;
     s->updating = false;
-    s->op = (struct tb_op){.done = slot_done, .user = s};
     im->in_flight++;
-    tb_account_create(im->x->worker, s->name, tb_slice_str(s->secret), &s->op);
+    if (!im->scheme[0] || !tb_secret_clear(s->secret, &password)) {
+        store(s);
+        return true;
+    }
+    tb_io_random(tb_worker_io(im->x->worker), s->salt, sizeof(s->salt));
+    s->op = (struct tb_op){.done = hash_done, .user = s};
+    tb_io_offload(tb_worker_io(im->x->worker), &s->op, hash_work);
     return true;
 }
 
@@ -151,15 +197,22 @@ void ctl_account_import(struct ctl *x)
 {
     json_t *lines = json_object_get(x->args, "lines");
     json_int_t first = json_integer_value(json_object_get(x->args, "first_line"));
+    struct tb_slice scheme = ctl_text(x, "scheme");
     struct import *im;
 
     if (!json_is_array(lines)) {
         ctl_usage(x, "args.lines: an array of lines is needed");
         return;
     }
+    if (scheme.len >= sizeof(im->scheme)) {
+        ctl_usage(x, "args.scheme: not a scheme");
+        return;
+    }
     im = ctl_data(x, sizeof(*im));
     if (!im)
         return;
+    if (scheme.len > 0)
+        memcpy(im->scheme, scheme.ptr, scheme.len);
     x->drop = import_drop;
     im->x = x;
     im->lines = lines;

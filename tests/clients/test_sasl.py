@@ -169,6 +169,83 @@ def schemes_anew(d):
     try_scram(d, "submission", Scram("old", "secret"))
 
 
+def imported(d, lines, *options):
+    path = os.path.join(d.dir, "more")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("".join(line + "::::::\n" for line in lines))
+    return d.tambo("account", "import", path, *options, check=False)
+
+
+@check()
+def imported_for_scram(d):
+    """What comes in clear is hashed when that is asked for; by a running daemon and without one."""
+    lines = ["c%d:{PLAIN}pass word %d" % (i, i) for i in range(100)]
+    done = imported(d, lines + ["old:" + SSHA, "ann:{PLAIN}fresh"], "--scheme", "SCRAM-SHA-256")
+    equal(done.stdout, b"101 added, 1 updated, 0 skipped, 0 failed\n", done.stderr)
+    for name, want in (("c0", "SCRAM-SHA-256"), ("c99", "SCRAM-SHA-256"), ("ann", "SCRAM-SHA-256"), ("old", "SSHA"),
+                       ("bob", "PLAIN")):
+        equal(scheme(d, name), want, name)
+    d.tambo("account", "delete", "old", "--yes")
+    for protocol in PROTOCOLS:
+        try_scram(d, protocol, Scram("c99", "pass word 99"))
+        refused(lambda: try_scram(d, protocol, Scram("c98", "pass word 99")), FAILED[protocol])
+    try_scram(d, "imap", Scram("ann", "fresh"))
+    d.stop()
+    equal(imported(d, ["ann:{PLAIN}again"], "--scheme", "ARGON2ID").returncode, 0)
+    equal(scheme(d, "ann"), "ARGON2ID")
+    done = imported(d, ["ann:{PLAIN}x", "bob:{PLAIN}y"], "--scheme", "ROT13")
+    assert done.returncode == 65 and b"more:2: the scheme is not known" in done.stderr, done.stderr
+    equal(imported(d, ["ann:{PLAIN}again"]).returncode, 0)
+    equal(scheme(d, "ann"), "PLAIN")
+    d.start()
+    try_scram(d, "imap", Scram("ann", "again"))
+
+
+def secrets():
+    """Those of the unit test, all of "secret"; and what the tools that are here make of it now."""
+    with open(os.path.join(os.path.dirname(HERE), "unit", "auth", "test_password.c"), encoding="utf-8") as f:
+        text = f.read()
+    out = []
+    for literals in re.findall(r'((?:"[^"\n]*"\s*)+),', text[text.index("good[] = {"):text.index("bad[] = {")]):
+        out.append("".join(re.findall(r'"([^"]*)"', literals)))
+    methods = ("yescrypt", "scrypt", "bcrypt", "sha512crypt", "sha256crypt", "md5crypt")
+    for method in methods if shutil.which("mkpasswd") else ():
+        cost = ["-R", "6"] if method in ("scrypt", "bcrypt") else []
+        out.append("{CRYPT}" + run("mkpasswd", "-m", method, *cost, "secret").stdout.decode().strip())
+    for name in ("ARGON2ID", "BLF-CRYPT", "SHA512-CRYPT", "PBKDF2", "SCRAM-SHA-256", "SSHA512",
+                 "CRAM-MD5") if shutil.which("doveadm") else ():
+        out.append(run("doveadm", "-O", "pw", "-s", name, "-p", "secret").stdout.decode().strip())
+    return out
+
+
+@check()
+def schemes_of_others(d):
+    """Imported as they are, each logs in; and as SCRAM's own keys by SCRAM."""
+    found = secrets()
+    assert len(found) > 55, len(found)
+    done = imported(d, ["s%d:%s" % (i, secret) for i, secret in enumerate(found)])
+    equal(done.stdout, b"%d added, 0 updated, 0 skipped, 0 failed\n" % len(found), done.stderr)
+    for i, secret in enumerate(found):
+        try:
+            with Sasl(d, PROTOCOLS[i % 3]) as c:
+                c.plain("s%d" % i, "secret")
+            with Sasl(d, PROTOCOLS[i % 3]) as c:
+                refused(lambda: c.plain("s%d" % i, "Secret"), FAILED[PROTOCOLS[i % 3]])
+        except Refused as e:
+            raise AssertionError("%s: %s" % (secret, e)) from e
+
+
+@check(scram="always")
+def scram_of_doveadm(d):
+    keys = [s for s in secrets() if s.startswith("{SCRAM-SHA-256}")]
+    assert keys
+    imported(d, ["s%d:%s" % (i, secret) for i, secret in enumerate(keys)])
+    for i in range(len(keys)):
+        for protocol in PROTOCOLS:
+            try_scram(d, protocol, Scram("s%d" % i, "secret"))
+        refused(lambda: try_scram(d, "imap", Scram("s%d" % i, "Secret")), FAILED["imap"])
+
+
 @check(master_users='{ "bob" }')
 def masters(d):
     for protocol in PROTOCOLS:

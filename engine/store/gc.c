@@ -433,6 +433,17 @@ static void clean_add(struct tb_gc *gc, uint32_t segment)
 
 static void read_next(struct tb_op *op);
 
+/* items_keep: only those in a victim: of the others there is no room, and nobody reads what the log said of them. */
+static void items_keep(struct tb_gc *gc)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < gc->items; i++)
+        if ((!gc->item[i].piece && victim_of(gc, gc->item[i].head.lsn) != NULL) ||
+            (gc->item[i].own.lsn != 0 && victim_of(gc, gc->item[i].own.lsn) != NULL))
+            gc->item[n++] = gc->item[i];
+    gc->items = n;
+}
+
 /* scan_end: what is empty is clean; the others are emptied, as far as there is room. */
 static void scan_end(struct tb_gc *gc)
 {
@@ -462,6 +473,7 @@ static void scan_end(struct tb_gc *gc)
         pass_begin(gc);
         return;
     }
+    items_keep(gc);
     gc->phase = TB_GC_READ;
     gc->walking = 0;
     later(gc, 0, read_next);

@@ -177,6 +177,56 @@ void check_store(struct tool *t)
         t->exit = EX_DATAERR;
 }
 
+static void print_salvaged(const struct tool *t, const struct tb_salvaged *s)
+{
+    const struct {
+        const char *key, *text;
+        uint64_t n;
+    } rows[] = {
+        {"shards", "shards salvaged", s->shards},
+        {"segments", "log segments there", s->segments},
+        {"missing_segments", "log segments missing", s->missing},
+        {"holes", "damaged stretches of the log", s->holes},
+        {"hole_bytes", "bytes in them", s->hole_bytes},
+        {"records", "records read", s->records},
+        {"unusable_records", "records that could not be used", s->unusable},
+        {"accounts_made", "accounts whose beginning is gone", s->accounts_made},
+        {"accounts_unnamed", "of these called recovered-N", s->accounts_unnamed},
+        {"mailboxes_made", "mailboxes whose beginning is gone", s->mailboxes_made},
+        {"mailboxes_new_uidvalidity", "of these with a new UIDVALIDITY", s->mailboxes_new},
+        {"mailboxes_renamed", "mailboxes that gave up their name", s->mailboxes_renamed},
+        {"messages_brought", "messages known by their copies", s->brought},
+        {"stored_homeless", "stored messages that nothing names", s->homeless},
+        {"messages_lost", "messages whose bytes are nowhere", s->lost},
+        {"messages_quarantined", "messages of which bytes are missing", s->quarantined},
+        {"messages", "messages in the store", s->messages},
+    };
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < TB_ARRAY_LEN(rows); i++) {
+        json_object_set_new(o, rows[i].key, json_integer((json_int_t)rows[i].n));
+        if (!t->json)
+            printf("%-36s %12llu\n", rows[i].text, (unsigned long long)rows[i].n);
+    }
+    if (t->json)
+        print_json(o);
+    json_decref(o);
+    if (!t->json && s->shards > 0)
+        puts("what was missing is lost; mail deleted long ago may be back; begin a new backup folder");
+}
+
+static void salvage(struct tool *t, struct tb_io *io, const struct tb_config *cfg, uint32_t shard)
+{
+    struct tb_salvaged done;
+    struct tb_error err = {0};
+    enum tb_rc rc = tb_store_salvage(io, cfg->store, shard, &done, &err);
+
+    if (rc != TB_OK)
+        tool_fail(t, code_of(rc), "%s", err.text);
+    else if (client_open_store(t))
+        print_salvaged(t, &done);
+}
+
 void rebuild_index(struct tool *t)
 {
     const struct tb_config *cfg;
@@ -187,6 +237,10 @@ void rebuild_index(struct tool *t)
 
     if (!io || !chosen_shard(t, &shard))
         return;
+    if (t->given & OPT_SALVAGE) {
+        salvage(t, io, cfg, shard);
+        return;
+    }
     rc = tb_store_rebuild(io, cfg->store, shard, &err);
     if (rc != TB_OK) {
         tool_fail(t, code_of(rc), "%s", err.text);

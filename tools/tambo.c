@@ -49,7 +49,8 @@ static const struct command commands[] = {
     {"check", "", 0, OPT_REPAIR | OPT_TRUNCATE | OPT_YES, 0, check_store,
      "read the whole store and say what is wrong with it"},
     {"scrub", "", 0, 0, 0, scrub_now, "read and verify everything now, while the store serves"},
-    {"rebuild-index", "", 0, OPT_SHARD, 0, rebuild_index, "make the indexes again from their copies and the logs"},
+    {"rebuild-index", "", 0, OPT_SHARD | OPT_SALVAGE, 0, rebuild_index,
+     "make the indexes again from their copies and the logs"},
     {"compact-index", "", 0, OPT_SHARD, 0, compact_index, "write the indexes anew without their free pages"},
     {"backup", "DEST", 1, OPT_RATE | OPT_KEEP | OPT_KEEP_DAYS, 0, backup_make,
      "copy what is new in the store to DEST, while it serves"},
@@ -84,6 +85,7 @@ static const struct option options[] = {
     {"shard", required_argument, NULL, 'B'},
     {"repair", no_argument, NULL, 'R'},
     {"truncate", no_argument, NULL, 'T'},
+    {"salvage", no_argument, NULL, 'W'},
     {"rate", required_argument, NULL, 'E'},
     {"keep", required_argument, NULL, 'K'},
     {"keep-days", required_argument, NULL, 'Y'},
@@ -186,6 +188,7 @@ static int help(void)
          "  --repair           check: put right what can be\n"
          "  --truncate         check: cut a log in front of damage that no start passes; what is behind is lost\n"
          "  --shard N          rebuild-index, compact-index: this one alone\n"
+         "  --salvage          rebuild-index: where the log is not whole, from what is left of it\n"
          "  --segment-size S   init: size of a log segment, 4M to 256M (default 64M)");
     return EX_OK;
 }
@@ -217,6 +220,7 @@ static bool option_given(struct tool *t, int opt)
                 {'B', OPT_SHARD, offsetof(struct tool, shard)},
                 {'R', OPT_REPAIR, 0},
                 {'T', OPT_TRUNCATE, 0},
+                {'W', OPT_SALVAGE, 0},
                 {'E', OPT_RATE, offsetof(struct tool, rate)},
                 {'K', OPT_KEEP, offsetof(struct tool, keep)},
                 {'Y', OPT_KEEP_DAYS, offsetof(struct tool, keep_days)},

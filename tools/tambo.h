@@ -38,6 +38,7 @@ enum {
     OPT_SHARD = 1 << 20,
     OPT_REPAIR = 1 << 21,
     OPT_TRUNCATE = 1 << 22,
+    OPT_SALVAGE = 1 << 23,
     OPT_RATE = 1 << 24,
     OPT_KEEP = 1 << 25,
     OPT_KEEP_DAYS = 1 << 26,

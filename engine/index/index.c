@@ -29,6 +29,7 @@ struct tb_index {
     MDB_dbi dbi[TB_DBS];
     MDB_cursor *cursor[TB_DBS];
     MDB_val last[TB_DBS]; /* key the cursor stands on, for tb_index_next's prefix */
+    bool any_order;       /* tb_index_any_order */
     bool missing;         /* some databases are new to this store: made by the first transaction */
     uint64_t soft;
     MDB_val checked[TB_DBS]; /* the value whose checksum was verified last; forgotten at each write to the database */
@@ -374,7 +375,12 @@ void tb_index_put2(struct tb_index *ix, enum tb_db db, struct tb_slice key, stru
 
 void tb_index_append(struct tb_index *ix, enum tb_db db, struct tb_slice key, struct tb_slice value)
 {
-    put(ix, db, key, value, tb_slice(NULL, 0), MDB_APPEND);
+    put(ix, db, key, value, tb_slice(NULL, 0), ix->any_order ? 0 : MDB_APPEND);
+}
+
+void tb_index_any_order(struct tb_index *ix)
+{
+    ix->any_order = true;
 }
 
 void tb_index_del(struct tb_index *ix, enum tb_db db, struct tb_slice key)

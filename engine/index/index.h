@@ -100,6 +100,8 @@ void tb_index_put(struct tb_index *ix, enum tb_db db, struct tb_slice key, struc
 void tb_index_put2(struct tb_index *ix, enum tb_db db, struct tb_slice key, struct tb_slice a, struct tb_slice b);
 /* tb_index_append: as put, for a key above every other in the database (fills pages to the brim). */
 void tb_index_append(struct tb_index *ix, enum tb_db db, struct tb_slice key, struct tb_slice value);
+/* tb_index_any_order: from now on keys that are appended may come in any order: a salvage finds older ones later. */
+void tb_index_any_order(struct tb_index *ix);
 void tb_index_del(struct tb_index *ix, enum tb_db db, struct tb_slice key);
 /*
  * tb_index_ge: the first entry with key >= key; tb_index_le: the last with key <= key; tb_index_next: the one after the

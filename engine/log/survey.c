@@ -247,6 +247,14 @@ enum tb_rc tb_survey_mend(const struct tb_log_config *cfg, uint32_t segment, str
     return mended < 0 ? tb_error_set(err, TB_IO, -mended, "log segment %08x cannot be written", segment) : TB_OK;
 }
 
+enum tb_rc tb_survey_make(const struct tb_log_config *cfg, uint32_t segment, struct tb_error *err)
+{
+    int made = tb_segment_make(cfg->io, cfg, segment);
+    if (made == 0)
+        return TB_OK;
+    return tb_error_set(err, made == -ENOSPC ? TB_NOSPACE : TB_IO, -made, "log segment %08x cannot be made", segment);
+}
+
 /* ---- records ---- */
 
 enum tb_rc tb_survey_records(const struct tb_survey_frame *f, enum tb_rc (*each)(void *user, const struct tb_record *r),

@@ -34,6 +34,8 @@ enum tb_rc tb_survey_open(const struct tb_log_config *cfg, uint32_t segment, uin
 /* tb_survey_mend: write a damaged segment header anew, if a valid frame shows that the segment is ours. OK, IO;
  * CORRUPT: it holds none. Blocks. */
 enum tb_rc tb_survey_mend(const struct tb_log_config *cfg, uint32_t segment, struct tb_error *err) TB_USE_RESULT;
+/* tb_survey_make: an empty segment, where the log says there was one and there is none. OK, NOSPACE, IO. Blocks. */
+enum tb_rc tb_survey_make(const struct tb_log_config *cfg, uint32_t segment, struct tb_error *err) TB_USE_RESULT;
 /*
  * tb_survey_next: OK: a valid frame; CORRUPT: a hole, with a valid frame behind it; NOTFOUND: no valid frame at
  * out->lsn or behind it (sys is set if some of it could not be read); BUSY: some MiB were searched, call again; LIMIT

@@ -11,6 +11,7 @@
 #include "engine/store/compact.h"
 #include "engine/store/copy.h"
 #include "engine/store/rebuild.h"
+#include "engine/store/salvage.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -307,6 +308,51 @@ enum tb_rc tb_store_compact(struct tb_io *io, const char *dir, uint32_t shard, s
     if (fd >= 0)
         (void)tb_io_file_close(io, fd); /* and so unlocked */
     return rc;
+}
+
+static void quarantined(void *user, const struct tb_finding *f)
+{
+    struct tb_salvaged *out = user;
+    out->quarantined += strncmp(f->object, "stored message", 14) == 0;
+    out->lost += strncmp(f->object, "message ", 8) == 0;
+}
+
+/* put_right: counters and references as the rows say; messages without bytes out, or in quarantine. */
+static enum tb_rc put_right(struct tb_io *io, const char *dir, struct tb_salvaged *out, struct tb_error *err)
+{
+    struct tb_check_options told = {.user = out, .found = quarantined}, quiet = {0};
+    struct tb_check_stat stat;
+    enum tb_rc rc = tb_store_repair(io, dir, &told, err);
+    if (rc == TB_OK)
+        rc = tb_store_check(io, dir, &quiet, &stat, err);
+    if (rc == TB_OK)
+        out->messages = stat.messages;
+    return rc;
+}
+
+enum tb_rc tb_store_salvage(struct tb_io *io, const char *dir, uint32_t shard, struct tb_salvaged *out,
+                            struct tb_error *err)
+{
+    struct tb_disk_super super;
+    int fd = -1;
+    *out = (struct tb_salvaged){0};
+    enum tb_rc rc = take_shards(io, dir, shard, &super, &fd, err);
+    for (uint32_t i = super.shards; rc == TB_OK && i-- > 0;) { /* the directory's last: it asks the others */
+        char path[TB_PATH], log_dir[TB_PATH + 8];
+        if (shard != TB_EVERY_SHARD && i != shard)
+            continue;
+        (void)snprintf(path, sizeof(path), "%.900s/shard-%02x", dir, i);
+        struct tb_log_config cfg = tb_check_log_config(io, &super, path, i, log_dir);
+        rc = tb_index_rebuild(io, &cfg, path, err);
+        struct tb_error found;
+        if (rc == TB_CORRUPT && tb_index_sound(io, path, &found))
+            rc = TB_OK; /* it cannot be made again, and need not be */
+        if (rc == TB_CORRUPT)
+            rc = tb_index_salvage(io, &cfg, path, dir, super.shards, out, err);
+    }
+    if (fd >= 0)
+        (void)tb_io_file_close(io, fd); /* and so unlocked */
+    return rc == TB_OK ? put_right(io, dir, out, err) : rc;
 }
 
 enum tb_rc tb_store_rebuild(struct tb_io *io, const char *dir, uint32_t shard, struct tb_error *err)

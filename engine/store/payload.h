@@ -223,6 +223,17 @@ struct tb_pay_skip {
     uint32_t uids, mailboxes, accounts, uidvalidities;
 };
 _Static_assert(sizeof(struct tb_pay_skip) == 32, "skip payload");
+/* How far a restore and a salvage skip: further than anything that was lost can have gone. */
+#define TB_SKIP_SHARD \
+    (struct tb_pay_skip) \
+    { \
+        .blobs = UINT64_C(1) << 32, .accounts = 1 << 16, .uidvalidities = 1 << 16 \
+    }
+#define TB_SKIP_ACCOUNT \
+    (struct tb_pay_skip) \
+    { \
+        .modseqs = UINT64_C(1) << 32, .uids = 1 << 20, .mailboxes = 1 << 16 \
+    }
 enum { TB_DICT_RETIRED = 1 }; /* record flag: nothing needs it any more; no bytes follow */
 /* DICT: a tb_disk_dict (lsn 0), then len bytes. */
 

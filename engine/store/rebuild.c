@@ -129,8 +129,7 @@ static uint64_t index_reach(struct tb_io *io, const char *shard_dir)
     return l.applied;
 }
 
-/* walk_file: the pages of one file. */
-static bool walk_file(struct tb_io *io, const char *path, const uint8_t meta[TB_META_BYTES], struct tb_error *err)
+bool tb_index_walks(struct tb_io *io, const char *path, const uint8_t meta[TB_META_BYTES], struct tb_error *err)
 {
     struct looking l = {.io = io, .fd = tb_io_file_open(io, path, TB_OPEN_READ)};
     struct tb_walk_config cfg = {.user = &l, .read = look_read, .damage = look_damage};
@@ -166,7 +165,7 @@ bool tb_index_sound(struct tb_io *io, const char *shard_dir, struct tb_error *er
     char path[TB_INDEX_PATH];
     struct tb_disk_ckpt ckpt;
     return ckpt_read(io, shard_dir, &ckpt, err) == TB_OK &&
-           (tb_index_place(io, shard_dir, &ckpt, path), walk_file(io, path, ckpt.meta, err));
+           (tb_index_place(io, shard_dir, &ckpt, path), tb_index_walks(io, path, ckpt.meta, err));
 }
 
 /* ---- the base ---- */
@@ -342,7 +341,7 @@ enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, c
     rc = from_copy(io, cfg, shard_dir, fresh, was.applied, &ckpt, err);
     if (rc == TB_NOTFOUND || rc == TB_CORRUPT)
         rc = from_nothing(io, cfg, fresh, was.applied, &ckpt, err);
-    if (rc == TB_OK && !walk_file(io, fresh, ckpt.meta, err))
+    if (rc == TB_OK && !tb_index_walks(io, fresh, ckpt.meta, err))
         rc = TB_CORRUPT;
     if (rc == TB_OK)
         rc = install(io, cfg, shard_dir, was.seq, &ckpt, err);

@@ -34,6 +34,8 @@ bool tb_index_sound(struct tb_io *io, const char *shard_dir, struct tb_error *er
  */
 enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, const char *shard_dir,
                             struct tb_error *err) TB_USE_RESULT;
+/* tb_index_walks: are all pages and values of a closed index file whole, from this meta body on? */
+bool tb_index_walks(struct tb_io *io, const char *path, const uint8_t meta[TB_META_BYTES], struct tb_error *err);
 /* tb_index_empty: a new index that holds the log up to `first` and nothing; *ckpt gets txnid, applied and meta. */
 enum tb_rc tb_index_empty(struct tb_io *io, const char *path, uint64_t segment_bytes, uint64_t first,
                           struct tb_disk_ckpt *ckpt, struct tb_error *err) TB_USE_RESULT;

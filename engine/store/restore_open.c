@@ -11,10 +11,6 @@
 
 #include "engine/store/restore.h"
 
-enum { SKIP_UIDS = 1 << 20, SKIP_MAILBOXES = 1 << 16, SKIP_ACCOUNTS = 1 << 16, SKIP_UIDVALIDITIES = 1 << 16 };
-#define SKIP_MODSEQS (UINT64_C(1) << 32)
-#define SKIP_BLOBS (UINT64_C(1) << 32)
-
 struct wake {
     struct tb_store *store;
     struct tb_worker *w;
@@ -58,9 +54,7 @@ static enum tb_rc skip(struct wake *k, struct tb_shard *s, uint32_t acct, const 
 enum tb_rc tb_skip_ahead(struct tb_worker *w, struct tb_shard *s)
 {
     struct wake waiting = {.w = w}, *k = &waiting;
-    const struct tb_pay_skip whole = {
-        .blobs = SKIP_BLOBS, .accounts = SKIP_ACCOUNTS, .uidvalidities = SKIP_UIDVALIDITIES};
-    const struct tb_pay_skip one = {.modseqs = SKIP_MODSEQS, .uids = SKIP_UIDS, .mailboxes = SKIP_MAILBOXES};
+    const struct tb_pay_skip whole = TB_SKIP_SHARD, one = TB_SKIP_ACCOUNT;
     enum tb_rc rc = skip(k, s, 0, &whole);
     for (uint32_t acct = 1; rc == TB_OK && acct != 0; acct++) {
         struct tb_key key;

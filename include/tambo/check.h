@@ -46,6 +46,33 @@ enum { TB_EVERY_SHARD = UINT32_MAX };
  */
 enum tb_rc tb_store_rebuild(struct tb_io *io, const char *dir, uint32_t shard, struct tb_error *err) TB_USE_RESULT;
 
+struct tb_salvaged {            /* what a salvage met; zero where nothing was missing */
+    uint64_t shards;            /* salvaged, not just rebuilt */
+    uint64_t segments, missing; /* of the log: there, and not */
+    uint64_t holes, hole_bytes; /* in those that are there */
+    uint64_t records, unusable; /* unusable: what they speak of is not there */
+    uint64_t accounts_made;     /* whose own record is gone */
+    uint64_t accounts_unnamed;  /* and of these, called recovered-N */
+    uint64_t mailboxes_made;    /* whose own record is gone */
+    uint64_t mailboxes_new;     /* and of these, with a new UIDVALIDITY */
+    uint64_t mailboxes_renamed; /* because another one has their name */
+    uint64_t brought;           /* messages whose own record is gone, told by GC */
+    uint64_t homeless;          /* stored messages that nothing names any more: deleted, or whose is not known */
+    uint64_t lost;              /* messages known by number, whose bytes are nowhere */
+    uint64_t messages;          /* in the store afterwards */
+    uint64_t quarantined;       /* of these, refused: not all of their bytes are there */
+};
+/*
+ * tb_store_salvage: as tb_store_rebuild; and where that is CORRUPT and the index damaged, an index out of what is left
+ * of the log and of the old index, then counted and put right (tb_store_repair). UIDs and UIDVALIDITY stay where a
+ * record or a verified value says them, and UIDNEXT and MODSEQ skip far ahead; a mailbox whose UIDVALIDITY nothing says
+ * gets a new one, and if nothing says its name, Recovered-N, or INBOX. What is missing cannot come back, and deletions
+ * told only there are undone: out counts it. BUSY, NOTFOUND, INVALID; CORRUPT: a log holds nothing at all; IO, NOSPACE,
+ * LIMIT. Blocks.
+ */
+enum tb_rc tb_store_salvage(struct tb_io *io, const char *dir, uint32_t shard, struct tb_salvaged *out,
+                            struct tb_error *err) TB_USE_RESULT;
+
 struct tb_compacted { /* index files, before and after */
     uint64_t shards, was_bytes, now_bytes;
 };

@@ -70,3 +70,27 @@ enum tb_rc tb_deflate_read(struct tb_deflate *d, struct tb_slice *in, char *room
     *more = d->in.avail_out == 0;
     return rc == Z_OK || rc == Z_BUF_ERROR ? TB_OK : TB_CORRUPT;
 }
+
+enum tb_rc tb_deflate_end(struct tb_deflate *d, struct tb_slice *in)
+{
+    enum { UNUSED_BITS = 7, LAST = 64, BOUNDARY = 128 };
+    char none;
+    d->in.next_in = (z_const Bytef *)(uintptr_t)in->ptr;
+    d->in.avail_in = (uInt)in->len;
+    for (;;) {
+        int state = d->in.data_type;
+        if (state & LAST || (state & BOUNDARY && (state & UNUSED_BITS) == 0))
+            break;
+        d->in.next_out = (Bytef *)&none;
+        d->in.avail_out = 1;
+        int rc = inflate(&d->in, Z_BLOCK);
+        if (d->in.avail_out == 0 || (rc != Z_OK && rc != Z_BUF_ERROR && rc != Z_STREAM_END))
+            return TB_CORRUPT;
+        if (rc == Z_STREAM_END)
+            break;
+        if (d->in.avail_in == 0 && !(d->in.data_type & BOUNDARY))
+            return TB_BUSY;
+    }
+    *in = tb_slice_sub(*in, in->len - d->in.avail_in, in->len);
+    return TB_OK;
+}

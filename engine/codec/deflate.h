@@ -23,4 +23,10 @@ bool tb_deflate_write(struct tb_deflate *d, struct tb_slice in, struct tb_buf *o
 enum tb_rc tb_deflate_read(struct tb_deflate *d, struct tb_slice *in, char *room, size_t cap, size_t *n,
                            bool *more) TB_USE_RESULT;
 
+/*
+ * tb_deflate_end: nothing more is to come of the stream but its end: an empty block, as flushing leaves it. OK: *in
+ * begins behind it; BUSY: all of *in was taken, and the end is still to come; CORRUPT: there is more.
+ */
+enum tb_rc tb_deflate_end(struct tb_deflate *d, struct tb_slice *in) TB_USE_RESULT;
+
 #endif

@@ -49,7 +49,8 @@ struct tb_config {
     uint32_t trash_days;
     uint32_t retention_trash_days, retention_junk_days;
     bool quota_reject; /* "defer" or "reject": the answer to mail for an account over its quota */
-    bool dedup;        /* "false" or "true" */
+    bool imap_unauthenticate;
+    bool dedup; /* "false" or "true" */
     uint32_t checkpoint_ms;
     uint64_t checkpoint_log_bytes;
     uint32_t index_copy_hours;

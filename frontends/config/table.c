@@ -72,6 +72,8 @@ const struct config_key config_keys[] = {
      "Silence after which an IMAP session ends. RFC 9051 asks for at least 30 minutes."},
     {"imap_progress_s", CONFIG_SECONDS, AT(imap_progress_s), "10", 0, 86400, {0}, false,
      "Silence of a long IMAP search, sort or thread after which the client is told how far it is."},
+    {"imap_unauthenticate", CONFIG_BOOL, AT(imap_unauthenticate), "true", 0, 0, {"false", "true"}, false,
+     "Whether an IMAP client may log out and in again on one connection. Not behind a proxy that checks logins."},
     {"imap_message_limit", CONFIG_NUMBER, AT(imap_message_limit), "0", 0, UINT32_MAX, {0}, false,
      "Messages that one IMAP command may work on; only clients that know MESSAGELIMIT get along with it. 0: all."},
     {"imap_save_limit", CONFIG_NUMBER, AT(imap_save_limit), "0", 0, UINT32_MAX, {0}, false,

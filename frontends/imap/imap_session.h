@@ -429,8 +429,9 @@ struct imap_session {
     bool changed;        /* the watch fired */
     bool mid_response;   /* in the middle of a response or literal: no farewell may be written into it */
     bool logout;
-    bool starttls; /* after the tagged reply, the handshake */
-    bool compress; /* ... DEFLATE */
+    bool starttls;       /* after the tagged reply, the handshake */
+    bool compress;       /* ... DEFLATE */
+    bool unauthenticate; /* ... nobody is logged in any more */
 };
 
 /* The tagged reply of a command: returns RUN_DONE. Static text, a code, or built in a tb_buf (copied, freed). */
@@ -614,6 +615,7 @@ struct imap_one_mailbox {
 IMAP_VERB_RUN(capability)
 IMAP_VERB_RUN(noop)
 IMAP_VERB_RUN(logout)
+IMAP_VERB_RUN(unauthenticate)
 IMAP_VERB_RUN(namespace)
 IMAP_VERB(id)
 IMAP_VERB_RUN(starttls)

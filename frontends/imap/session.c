@@ -417,6 +417,30 @@ static void end_command(struct imap_session *s)
     tb_arena_reset(&s->arena);
 }
 
+/*
+ * forget_user: all that a login left behind, and what was enabled, selected or asked for since: as after the greeting,
+ * but for TLS and what the log was told by ID. The account is let go of in imap_leave, when no output waits for it.
+ * RFC 8437 3, 4.
+ */
+static void forget_user(struct imap_session *s)
+{
+    tb_log(TB_LOG_INFO, "unauthenticate proto=imap user=%s id=%s", s->user, tb_conn_id(s->conn));
+    s->unauthenticate = false;
+    imap_out_flush(&s->out);
+    tb_conn_uncompress(s->conn);
+    imap_unselect(s);
+    imap_notify_end(s);
+    free(s->user);
+    s->user = NULL;
+    s->account_id = (struct tb_account_id){0};
+    s->enabled = 0;
+    s->out.utf8 = false;
+    s->state = IMAP_NOT_AUTHENTICATED;
+    tb_arena_free(&s->sync.arena);
+    tb_conn_anonymous(s->conn);
+    tb_conn_move(s->conn, tb_worker_index(tb_conn_worker(s->conn))); /* to where it is */
+}
+
 static enum imap_run phase_reply(struct imap_session *s)
 {
     uint8_t flags = s->cmd.verb->flags;
@@ -444,6 +468,10 @@ static enum imap_run phase_reply(struct imap_session *s)
         s->compress = false;
         imap_out_flush(&s->out);
         tb_conn_compress(s->conn);
+    }
+    if (s->unauthenticate) {
+        forget_user(s);
+        return RUN_WAIT;
     }
     if (s->logout)
         s->phase = PHASE_CLOSE;

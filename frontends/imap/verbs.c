@@ -70,6 +70,7 @@ static const struct imap_verb verbs[] = {
     {"UID SORT", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_sort, imap_run_sort},
     {"UID STORE", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK | VERB_CHANGES, imap_parse_store, imap_run_store},
     {"UID THREAD", SEL, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_thread, imap_run_thread},
+    {"UNAUTHENTICATE", IN, VERB_QUIET, imap_parse_none, imap_run_unauthenticate},
     {"UNSELECT", SEL, VERB_QUIET, imap_parse_none, imap_run_unselect},
     {"UNSUBSCRIBE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_unsubscribe},
     {"XLIST", IN, VERB_SHIFTS, imap_parse_list, imap_run_list},
@@ -86,7 +87,7 @@ static const char *const abroad[] = {
     "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS", "NAMESPACE", "NOOP", "NOTIFY", "RENAME", "REPLACE",
     "SEARCH", "SELECT", "SETACL", "SETMETADATA", "SETQUOTA", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD",
     "UID COPY", "UID EXPUNGE", "UID FETCH", "UID MOVE", "UID REPLACE", "UID SEARCH", "UID SORT", "UID STORE",
-    "UID THREAD", "UNSELECT", "UNSUBSCRIBE", "XLIST",
+    "UID THREAD", "UNAUTHENTICATE", "UNSELECT", "UNSUBSCRIBE", "XLIST",
     // clang-format on
 };
 
@@ -158,6 +159,10 @@ static bool cap_save_limit(struct imap_session *s)
 {
     return cap_after(s) && s->config->imap_message_limit == 0 && s->config->imap_save_limit > 0;
 }
+static bool cap_unauthenticate(struct imap_session *s)
+{
+    return cap_after(s) && s->config->imap_unauthenticate;
+}
 static bool cap_no_login(struct imap_session *s)
 {
     return cap_before(s) && !imap_plain_allowed(s);
@@ -227,6 +232,7 @@ static const struct {
     {"THREAD=REFS", cap_after},
     {"WITHIN", cap_after},
     {"UIDONLY", cap_after},
+    {"UNAUTHENTICATE", cap_unauthenticate},
     {"UNSELECT", cap_after},
     {"UTF8=ACCEPT", cap_after},
     // clang-format on
@@ -288,6 +294,14 @@ enum imap_run imap_run_compress(struct imap_session *s, struct imap_cmd *cmd)
         return imap_reply(cmd, "BAD [COMPRESSIONACTIVE] DEFLATE is active already");
     s->compress = true;
     return imap_reply(cmd, "OK DEFLATE active");
+}
+
+enum imap_run imap_run_unauthenticate(struct imap_session *s, struct imap_cmd *cmd)
+{
+    if (!s->config->imap_unauthenticate)
+        return imap_reply(cmd, "BAD Not offered here");
+    s->unauthenticate = true;
+    return imap_reply(cmd, "OK Nobody is logged in");
 }
 
 enum imap_run imap_run_logout(struct imap_session *s, struct imap_cmd *cmd)

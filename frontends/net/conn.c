@@ -45,7 +45,7 @@ struct tb_conn *tb_conn_new(struct tb_net *n, const struct tb_listener *l, int f
     c->recv.user = c;
     c->input_max = TB_CONN_INPUT_MAX;
     c->loopback = tb_io_peer(n->io, fd, c->peer);
-    c->opened_s = c->active_s = c->out_s = tb_net_now_s(n);
+    c->opened_s = c->anonymous_s = c->active_s = c->out_s = tb_net_now_s(n);
     make_id(n, c->id);
     tb_link_init(&c->wheel);
     tb_link_init(&c->pre);
@@ -510,7 +510,7 @@ uint32_t tb_conn_due(const struct tb_conn *c)
     uint32_t due = UINT32_MAX;
     bool last = c->phase >= PHASE_LAST;
     if (!c->authenticated && !last)
-        due = sooner(due, c->opened_s, c->net->cfg->pre_auth_timeout_s);
+        due = sooner(due, c->anonymous_s, c->net->cfg->pre_auth_timeout_s);
     if (!last)
         due = sooner(due, c->active_s, c->timeout_s);
     if (last)
@@ -541,6 +541,17 @@ void tb_conn_timeout(struct tb_conn *c, uint32_t seconds, bool authenticated)
         c->authenticated = true;
         tb_link_remove(&c->pre);
     }
+    tb_net_due(c);
+}
+
+void tb_conn_anonymous(struct tb_conn *c)
+{
+    c->anonymous_s = tb_net_now_s(c->net);
+    c->timeout_s = 0;
+    if (c->authenticated)
+        tb_link_append(&c->net->pre, &c->pre);
+    c->authenticated = false;
+    tb_conn_set_name(c, NULL);
     tb_net_due(c);
 }
 

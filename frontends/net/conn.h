@@ -61,8 +61,9 @@ struct tb_conn_zip {
     struct tb_deflate *deflate; /* owned */
     struct tb_buf in;           /* received and not inflated yet */
     struct tb_buf wire;         /* compressed output being sent */
-    uint64_t from;              /* output before this stream offset is not compressed */
+    uint64_t from, to;          /* output before and from these stream offsets is not compressed */
     bool more;                  /* there may be input in it */
+    bool ending, over;          /* tb_conn_uncompress; over: what comes is plain */
 };
 
 /*
@@ -90,7 +91,7 @@ struct tb_conn {
     uint32_t move_to;
 
     /* times in whole seconds of the monotonic clock */
-    uint32_t opened_s, active_s, heard_s, out_s, due_s;
+    uint32_t opened_s, anonymous_s, active_s, heard_s, out_s, due_s;
     uint32_t timeout_s;
     const char *cause; /* static text for the log */
 

@@ -134,6 +134,10 @@ void tb_conn_starttls(struct tb_conn *c);
  * output after what was written. Input that is here already closes the connection: it came before the answer. */
 void tb_conn_compress(struct tb_conn *c);
 bool tb_conn_compressed(const struct tb_conn *c);
+/* tb_conn_uncompress: the end of it in both directions: output behind what was written is plain, and so is input behind
+ * the end of the peer's DEFLATE block (RFC 8437 4.1). Inflated input that is here already closes the connection: it
+ * came compressed and should not have. */
+void tb_conn_uncompress(struct tb_conn *c);
 /* tb_conn_move: after this step returns WAIT, its output is sent, and then the connection belongs to that worker and
  * the step runs there (at once if it is the same). No store op may be in flight; accounts are let go of in leave. */
 void tb_conn_move(struct tb_conn *c, uint32_t worker);
@@ -143,6 +147,9 @@ uint32_t tb_conn_company(const struct tb_conn *c);
 /* tb_conn_timeout: seconds without input after which proto->timeout runs (0: none). After login also ends the pre-auth
  * limit. */
 void tb_conn_timeout(struct tb_conn *c, uint32_t seconds, bool authenticated);
+/* tb_conn_anonymous: nobody is logged in any more: the pre-auth limit holds again, from now on. Its account goes with
+ * the move that has to follow. */
+void tb_conn_anonymous(struct tb_conn *c);
 /* tb_conn_set_name: the account's name for the "session end" line; copied. */
 void tb_conn_set_name(struct tb_conn *c, const char *name);
 /* tb_conn_abort: close now, sending nothing more (after the step returns). */

@@ -312,13 +312,16 @@ void tb_output_flush(struct tb_conn *c)
 {
     if (c->sending || c->broken)
         return;
+    if (c->zip && c->zip->over && c->sent >= c->zip->to)
+        tb_conn_zip_free(c);
     struct tb_chunk *k = c->head;
     size_t n = k ? k->end - k->start : 0;
     if (n > c->released - c->sent)
         n = (size_t)(c->released - c->sent);
-    bool zipped = c->zip && c->sent >= c->zip->from;
-    if (c->zip && !zipped && n > c->zip->from - c->sent)
-        n = (size_t)(c->zip->from - c->sent); /* the rest is compressed */
+    bool zipped = c->zip && c->sent >= c->zip->from && c->sent < c->zip->to;
+    uint64_t turns = !c->zip ? UINT64_MAX : c->sent < c->zip->from ? c->zip->from : zipped ? c->zip->to : UINT64_MAX;
+    if (n > turns - c->sent)
+        n = (size_t)(turns - c->sent); /* the rest is compressed, or is not any more */
     if (!c->tls && !zipped) {
         if (n == 0)
             return;

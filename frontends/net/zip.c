@@ -12,7 +12,7 @@
 
 bool tb_conn_compressed(const struct tb_conn *c)
 {
-    return c->zip != NULL;
+    return c->zip && !c->zip->ending;
 }
 
 void tb_conn_compress(struct tb_conn *c)
@@ -33,7 +33,41 @@ void tb_conn_compress(struct tb_conn *c)
     tb_buf_init(&z->in, TB_ZIP_IN_MAX);
     tb_buf_init(&z->wire, TB_NET_CIPHER_MAX);
     z->from = c->total;
+    z->to = UINT64_MAX;
     c->zip = z;
+}
+
+/* end_input: the peer's stream to its end; what is behind it is plain. False without memory. */
+static bool end_input(struct tb_conn *c)
+{
+    struct tb_conn_zip *z = c->zip;
+    struct tb_slice in = tb_buf_all(&z->in);
+    enum tb_rc rc = tb_deflate_end(z->deflate, &in);
+    z->more = false;
+    if (rc == TB_BUSY) {
+        tb_buf_consume(&z->in, z->in.len);
+        return true;
+    }
+    z->over = rc == TB_OK;
+    c->in += in.len;
+    bool good = z->over && (in.len == 0 || tb_input_add(c, in.ptr, in.len));
+    tb_input_keep(c); /* it is z->in's */
+    tb_buf_free(&z->in);
+    tb_buf_init(&z->in, TB_ZIP_IN_MAX);
+    return good;
+}
+
+void tb_conn_uncompress(struct tb_conn *c)
+{
+    struct tb_conn_zip *z = c->zip;
+    if (!z || z->ending)
+        return;
+    z->ending = true;
+    z->to = c->total;
+    if (c->view.len > 0 || !end_input(c)) {
+        c->cause = "bytes-behind-deflate";
+        c->broken = true;
+    }
 }
 
 void tb_conn_zip_free(struct tb_conn *c)
@@ -51,11 +85,13 @@ void tb_conn_zip_free(struct tb_conn *c)
 bool tb_conn_take(struct tb_conn *c, const char *ptr, size_t n)
 {
     struct tb_conn_zip *z = c->zip;
-    if (!z) {
+    if (!z || z->over) {
         c->in += n;
         return tb_input_add(c, ptr, n);
     }
     tb_buf_put(&z->in, ptr, n);
+    if (z->ending && !z->in.failed)
+        return end_input(c);
     z->more = z->more || n > 0;
     return !z->in.failed;
 }

@@ -126,6 +126,7 @@ CLOSE                          | OK       | OK       | OK
 """)
 NO_MAILBOX = {
     "AUTHENTICATE", "CAPABILITY", "COMPRESS", "ENABLE", "ID", "LOGIN", "LOGOUT", "NAMESPACE", "NOOP", "STARTTLS",
+    "UNAUTHENTICATE",
     "IDLE", "UNSELECT",                 # they say what sync says: dialogue shared.txt
     "CANCELUPDATE",                     # of searches in what is selected
     "GETQUOTA", "SETQUOTA",             # of quota roots, which are accounts

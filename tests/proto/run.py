@@ -245,8 +245,9 @@ class Connection:
             self._more(max(0.01, deadline - time.monotonic()))
         return self.eof
 
-    def compress(self):
-        self.deflate, self.inflate = zlib.compressobj(wbits=-15), zlib.decompressobj(wbits=-15)
+    def compress(self, on=True):
+        self.deflate = zlib.compressobj(wbits=-15) if on else None
+        self.inflate = zlib.decompressobj(wbits=-15) if on else None
 
     def starttls(self, alpn):
         self.sock = tambo.tls_context(alpn).wrap_socket(self.sock, server_hostname="localhost")
@@ -415,8 +416,8 @@ class Run:
         elif word == "starttls":
             self._starttls(item, rest.split())
         elif word == "compress":
-            self.last.compress()
-            self.transcript.append("-- DEFLATE")
+            self.last.compress(rest != "off")
+            self.transcript.append("-- DEFLATE " + rest)
         elif word in ("shutdown", "close"):
             c = self.connections.pop(int(rest)) if word == "close" and rest else self.last
             if word == "shutdown":

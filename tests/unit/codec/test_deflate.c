@@ -72,8 +72,51 @@ static void test_hostile(void **state)
     tb_deflate_free(NULL);
 }
 
+/* The end of a stream, wherever the bytes that carry it are cut: what is behind it is not touched. */
+static void check_end(size_t step)
+{
+    for (size_t cut = 0;; cut++) {
+        struct tb_deflate *here = tb_deflate_new(), *there = tb_deflate_new();
+        struct tb_buf wire;
+        size_t n = 0;
+        bool more = false;
+        tb_buf_init(&wire, 1 << 20);
+        assert_true(tb_deflate_write(here, TB_SLICE("a UNAUTHENTICATE\r\n"), &wire));
+        bool over = cut > wire.len;
+        size_t whole = wire.len;
+        tb_buf_str(&wire, "b LOGIN x y\r\n");
+        struct tb_slice in = tb_slice_sub(tb_buf_all(&wire), 0, cut), rest = {"", 0};
+        if (!over) {
+            assert_int_equal(tb_deflate_read(there, &in, back, 100, &n, &more), TB_OK);
+            rest = tb_slice_sub(tb_buf_all(&wire), cut, wire.len);
+        }
+        enum tb_rc rc = over || n < 18 ? TB_OK : TB_BUSY; /* OK: the command is not there yet */
+        for (size_t at = 0; rc == TB_BUSY && at <= wire.len; at += step) {
+            struct tb_slice left = tb_slice_sub(rest, at, step);
+            rc = tb_deflate_end(there, &left);
+            if (rc == TB_OK)
+                assert_int_equal(left.ptr - wire.ptr, whole);
+        }
+        assert_int_equal(rc, TB_OK);
+        tb_buf_free(&wire);
+        tb_deflate_free(here);
+        tb_deflate_free(there);
+        if (over)
+            break;
+    }
+}
+
+static void test_end(void **state)
+{
+    (void)state;
+    check_end(1);
+    check_end(3);
+    check_end(100);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_both_ways), cmocka_unit_test(test_hostile)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_both_ways), cmocka_unit_test(test_hostile),
+                                       cmocka_unit_test(test_end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

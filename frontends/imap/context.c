@@ -189,6 +189,10 @@ bool imap_context_add(struct imap_session *s, const struct imap_search *a, bool 
         put_noupdate(s, a->tag);
         return false;
     }
+    if (x->n == 0) {
+        x->uidnext = tb_view_uidnext(s->view);
+        x->uid_max = tb_view_uid_max(s->view);
+    }
     bool room = a->last == 0 && x->n < CONTEXTS_MAX && ranges(x, x->n) + found->n <= CONTEXT_RANGES_MAX;
     struct context *c = room ? context_new(a, uid) : NULL;
     if (c)
@@ -198,10 +202,6 @@ bool imap_context_add(struct imap_session *s, const struct imap_search *a, bool 
             context_free(c);
         put_noupdate(s, a->tag);
         return false;
-    }
-    if (x->n == 0) {
-        x->uidnext = tb_view_uidnext(s->view);
-        x->uid_max = tb_view_uid_max(s->view);
     }
     c->ran_s = now_s(s);
     x->v[x->n++] = c;

@@ -779,7 +779,9 @@ static enum tb_rc limit(struct imap_session *s, struct imap_search *a)
     unsigned to = 0;
     const struct tb_uidset *all = tb_view_uids(s->view);
     struct tb_search_key *k = tb_arena_alloc(&s->arena, sizeof *k);
-    if (!k)
+    struct unresolved *u = tb_arena_alloc(&s->arena, sizeof *u);
+    struct imap_set_range *wire = tb_arena_alloc(&s->arena, sizeof *wire);
+    if (!k || !u || !wire)
         return TB_LIMIT;
     tb_uidset_init(&sets[0]);
     tb_uidset_init(&sets[1]);
@@ -798,11 +800,9 @@ static enum tb_rc limit(struct imap_session *s, struct imap_search *a)
     tb_uidset_free(&sets[1]);
     if (rc != TB_OK || a->last == 0)
         return rc;
-    struct tb_uidset *set = tb_arena_alloc(&s->arena, sizeof *set);
-    if (!set)
-        return TB_LIMIT;
-    *set = uids; /* the arena's */
-    *k = (struct tb_search_key){.op = TB_SEARCH_UID, .set = set, .next = a->root->first};
+    *wire = (struct imap_set_range){a->last, UINT32_MAX}; /* for a search that is kept up to date */
+    *u = (struct unresolved){.set = uids, .room = uids.n, .wire = {.v = wire, .n = 1}};
+    *k = (struct tb_search_key){.op = TB_SEARCH_UID, .set = &u->set, .next = a->root->first};
     a->root->first = k;
     return a->whole ? TB_LIMIT : TB_OK;
 }

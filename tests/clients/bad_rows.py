@@ -172,18 +172,21 @@ def cpu_s(process):
 
 
 def aborted_sasl(world):
-    """I65: 2,000 aborted exchanges, a few a connection: no growth once the first hundred have warmed the server."""
-    before = 0
-    for i in range(200):
-        if i == 10:
-            before = wire.memory_kib(world.daemon.process, "VmRSS")
-        talk = Talk(world)
-        for _ in range(10):
-            talk.say(b"a AUTHENTICATE PLAIN\r\n", rb"\+")
-            talk.say(b"*\r\n", rb"a BAD")
-        talk.close()
-    grown = wire.memory_kib(world.daemon.process, "VmRSS") - before
-    wire.equal(grown < 2048, True, "memory held: %d KiB more" % grown)
+    """
+    I65: four times 1,000 aborted exchanges, ten a connection. What each leaves behind grows each time; what else the
+    server does meanwhile (a checkpoint, a dictionary's training) does not, so the smallest growth counts.
+    """
+    held = []
+    for _ in range(4):
+        for _ in range(100):
+            talk = Talk(world)
+            for _ in range(10):
+                talk.say(b"a AUTHENTICATE PLAIN\r\n", rb"\+")
+                talk.say(b"*\r\n", rb"a BAD")
+            talk.close()
+        held.append(wire.memory_kib(world.daemon.process, "VmRSS"))
+    grown = min(after - before for before, after in zip(held, held[1:]))
+    wire.equal(grown < 512, True, "memory held: %d KiB more for each thousand" % grown)
 
 
 def starttls_injected(world):

@@ -189,6 +189,13 @@ static bool shared_one(struct tb_worker *w, struct tb_shard *s, uint32_t user, u
     return good && out->owner.len > 0;
 }
 
+bool tb_acl_shared_one(struct tb_worker *w, uint32_t shard, uint32_t user, uint32_t acct, uint32_t mbox,
+                       struct tb_arena *arena, struct tb_shared *out)
+{
+    struct tb_shard *s = tb_shard_of(w, shard);
+    return s != NULL && tb_shard_sound(s) && shared_one(w, s, user, acct, mbox, arena, out);
+}
+
 enum tb_rc tb_acl_shared(struct tb_worker *w, uint32_t shard, uint32_t user, struct tb_shared_at *at,
                          struct tb_arena *arena, size_t max, struct tb_shared *v, size_t *n)
 {

@@ -498,6 +498,8 @@ void tb_shard_filled(struct tb_shard *s)
     enum tb_rc rc = tb_apply(&s->x, &r);
     if (watched && rc == TB_OK)
         tb_watch_after(a, &r);
+    if (s->share_watches != NULL && r.type == TB_REC_ACL && rc == TB_OK)
+        tb_watch_acl(s, &r);
     if (!TB_KEEPS(boundary))
         tb_log_boundary(s->log);
     if (rc != TB_OK) {

@@ -164,7 +164,8 @@ struct tb_shard {
     struct tb_op revive_op;
     bool reviving;                       /* revive_op is under way */
     unsigned accounts_open, bodies_open; /* handles that point into what is rebuilt */
-    unsigned watches;                    /* of its accounts */
+    unsigned watches;                    /* of its accounts, and share_watches */
+    struct tb_watch *share_watches;
     struct tb_account *bucket[TB_ACCOUNT_BUCKETS];
     struct tb_op *gate_first; /* waiting for a position (op->offset), ascending */
     struct tb_op *gate_last;
@@ -424,6 +425,7 @@ void tb_views_notify(struct tb_account *a, uint32_t mbox);
  */
 void tb_watch_before(struct tb_account *a, const struct tb_record *r);
 void tb_watch_after(struct tb_account *a, const struct tb_record *r);
+void tb_watch_acl(struct tb_shard *s, const struct tb_record *r); /* of any account; share_watches are told */
 void tb_watches_lost(struct tb_shard *s);
 
 /* directory.c */

@@ -19,14 +19,15 @@
 
 struct event { /* its name lies in names */
     enum tb_watch_kind kind;
-    uint32_t mbox, rights;
+    uint32_t acct, mbox, rights;
     size_t name, name_len;
     bool on;
 };
 struct tb_watch {
     struct tb_worker *worker;
-    struct tb_account *account; /* counted; NULL: it is gone, or its shard failed */
-    struct tb_watch *next;      /* in account->watches */
+    struct tb_account *account; /* counted; NULL: of the shard, or ended */
+    struct tb_shard *shard;     /* NULL: ended */
+    struct tb_watch *next;      /* in account->watches, or in shard->share_watches */
     uint32_t user;
     uint64_t self;
     void (*fn)(void *user_data);
@@ -275,26 +276,67 @@ void tb_watch_after(struct tb_account *a, const struct tb_record *r)
     }
 }
 
+/* ---- what is shared ---- */
+
+void tb_watch_acl(struct tb_shard *s, const struct tb_record *r)
+{
+    struct tb_pay_acl p;
+    if (!head(r, &p, sizeof(p)) || r->flags & (TB_ACL_NEGATIVE | TB_ACL_INHERIT) || p.rights == 0)
+        return; /* what inherits is below what is shared already */
+    bool all = p.user == TB_ACL_ANYONE || p.user == TB_ACL_AUTHENTICATED;
+    for (struct tb_watch *w = s->share_watches; w != NULL; w = w->next)
+        if (!w->full && !is_own(w) && r->acct != w->user && (all || p.user == w->user))
+            note_event(w, (struct event){.kind = TB_WATCH_SHARED, .acct = r->acct, .mbox = p.mbox}, tb_slice(NULL, 0));
+}
+
+void tb_watch_touch(struct tb_watch *w, uint32_t mbox)
+{
+    note_messages(w, mbox, TB_WATCH_NEW | TB_WATCH_GONE | TB_WATCH_FLAGS | TB_WATCH_SEEN);
+}
+
 /* ---- beginning and end ---- */
 
-enum tb_rc tb_watch_start(struct tb_account *a, uint32_t user, uint64_t self, void (*fn)(void *user_data),
-                          void *user_data, struct tb_watch **out)
+static struct tb_watch *watch_new(struct tb_shard *s, uint32_t user, uint64_t self, void (*fn)(void *user_data),
+                                  void *user_data)
 {
     struct tb_watch *w = calloc(1, sizeof(*w));
-    *out = w;
     if (w == NULL)
-        return TB_LIMIT;
-    w->worker = a->shard->worker;
+        return NULL;
+    w->worker = s->worker;
+    w->shard = s;
     w->user = user;
     w->self = self;
     w->fn = fn;
     w->user_data = user_data;
-    w->account = a;
     tb_buf_init(&w->names, TB_WATCH_NAMES_MAX);
+    s->watches++;
+    return w;
+}
+
+enum tb_rc tb_watch_start(struct tb_account *a, uint32_t user, uint64_t self, void (*fn)(void *user_data),
+                          void *user_data, struct tb_watch **out)
+{
+    struct tb_watch *w = watch_new(a->shard, user, self, fn, user_data);
+    *out = w;
+    if (w == NULL)
+        return TB_LIMIT;
+    w->account = a;
     a->refs++;
     w->next = a->watches;
     a->watches = w;
-    a->shard->watches++;
+    return TB_OK;
+}
+
+enum tb_rc tb_watch_shares(struct tb_worker *owner, uint32_t shard, uint32_t user, uint64_t self,
+                           void (*fn)(void *user_data), void *user_data, struct tb_watch **out)
+{
+    struct tb_shard *s = tb_shard_of(owner, shard);
+    struct tb_watch *w = s->failed ? NULL : watch_new(s, user, self, fn, user_data);
+    *out = w;
+    if (w == NULL)
+        return s->failed ? TB_IO : TB_LIMIT;
+    w->next = s->share_watches;
+    s->share_watches = w;
     return TB_OK;
 }
 
@@ -302,13 +344,14 @@ enum tb_rc tb_watch_start(struct tb_account *a, uint32_t user, uint64_t self, vo
 static void detach(struct tb_watch *w)
 {
     struct tb_account *a = w->account;
-    if (a == NULL)
+    if (w->shard == NULL)
         return;
-    struct tb_watch **at = &a->watches;
+    struct tb_watch **at = a != NULL ? &a->watches : &w->shard->share_watches;
     while (*at != w)
         at = &(*at)->next;
     *at = w->next;
-    a->shard->watches--;
+    w->shard->watches--;
+    w->shard = NULL;
     w->account = NULL;
     tb_account_close(a);
 }
@@ -326,8 +369,17 @@ void tb_watch_stop(struct tb_watch *w)
     free(w);
 }
 
+static void lose(struct tb_watch *w)
+{
+    w->ended = TB_IO;
+    wake(w);
+    detach(w);
+}
+
 void tb_watches_lost(struct tb_shard *s)
 {
+    while (s->share_watches != NULL)
+        lose(s->share_watches);
     for (size_t i = 0; i < TB_ACCOUNT_BUCKETS && s->watches > 0; i++)
         for (struct tb_account *a = s->bucket[i]; a != NULL;) {
             struct tb_watch *w = a->watches;
@@ -335,9 +387,7 @@ void tb_watches_lost(struct tb_shard *s)
                 a = a->next;
                 continue;
             }
-            w->ended = TB_IO;
-            wake(w);
-            detach(w);
+            lose(w);
             a = s->bucket[i]; /* it may have been closed with its last watch */
         }
 }
@@ -372,9 +422,9 @@ enum tb_rc tb_watch_take(struct tb_watch *w, size_t max, struct tb_arena *arena,
 {
     size_t mailboxes = least(w->mailboxes_n, max), events = least(w->events_n - w->events_at, max);
     *out = (struct tb_watch_news){0};
-    if (w->account == NULL)
+    if (w->shard == NULL)
         return w->ended;
-    if (w->account->deleted)
+    if (w->account != NULL && w->account->deleted)
         return TB_NOTFOUND;
     if (w->full)
         return TB_LIMIT;
@@ -382,7 +432,8 @@ enum tb_rc tb_watch_take(struct tb_watch *w, size_t max, struct tb_arena *arena,
     out->events = tb_arena_alloc(arena, (events + 1) * sizeof(*out->events));
     for (size_t i = 0; out->events != NULL && i < events; i++) {
         const struct event *e = &w->events[w->events_at + i];
-        out->events[i] = (struct tb_watch_event){.kind = e->kind, .mbox = e->mbox, .rights = e->rights, .on = e->on};
+        out->events[i] = (struct tb_watch_event){
+            .kind = e->kind, .acct = e->acct, .mbox = e->mbox, .rights = e->rights, .on = e->on};
         out->events[i].name = tb_arena_copy(arena, tb_slice_sub(tb_buf_all(&w->names), e->name, e->name_len));
     }
     if (out->mailboxes == NULL || arena->overflowed) {
@@ -395,5 +446,5 @@ enum tb_rc tb_watch_take(struct tb_watch *w, size_t max, struct tb_arena *arena,
     out->events_n = events;
     forget(w, mailboxes, events);
     out->more = w->mailboxes_n > 0 || w->events_n > 0;
-    return tb_shard_sound(w->account->shard) ? TB_OK : TB_IO;
+    return tb_shard_sound(w->shard) ? TB_OK : TB_IO;
 }

@@ -256,6 +256,7 @@ static void end(struct imap_session *s, struct imap_notify *n)
         return;
     for (size_t i = 0; i < n->ports_n; i++)
         notify_port_end(s, n->ports[i]);
+    free(n->ports);
     if (n->push.cleanup)
         n->push.cleanup(s, &n->push);
     imap_errand_end(n->find);
@@ -292,23 +293,37 @@ static struct imap_notify *make(struct imap_session *s, const struct notify_args
     return NULL;
 }
 
-/* add_port: watch an account, once. False: there are too many, or no memory. */
-static bool add_port(struct imap_session *s, struct imap_notify *n, struct tb_account_id id, struct tb_slice prefix)
+bool notify_watches(const struct imap_notify *n, struct tb_account_id id)
 {
-    for (size_t i = 0; i < n->ports_n; i++)
-        if (notify_port_account(n->ports[i]) == id.acct)
+    for (size_t i = 0; i < n->ports_n; i++) {
+        struct tb_account_id one = notify_port_account(n->ports[i]);
+        if (one.acct == id.acct && (id.acct != 0 || one.shard == id.shard))
             return true;
+    }
+    return false;
+}
+
+/* add_port: watch an account, or with acct 0 what begins to be shared in a shard, once. False: there are too many, or
+ * no memory. */
+static bool add_port(struct imap_session *s, struct imap_notify *n, struct tb_account_id id, struct tb_slice prefix,
+                     uint32_t touched)
+{
+    if (notify_watches(n, id))
+        return true;
     struct tb_slice kept = tb_arena_copy(&n->arena, prefix);
-    if (n->ports_n == NOTIFY_PORTS_MAX || !kept.ptr)
+    struct notify_port **v = realloc(n->ports, (n->ports_n + 1) * sizeof(struct notify_port *));
+    if (v)
+        n->ports = v;
+    if (!v || !kept.ptr || (id.acct != 0 && n->accounts_n == NOTIFY_PORTS_MAX))
         return false;
-    struct notify_port *p = notify_port_new(s, id, kept, n->self);
+    n->accounts_n += id.acct != 0;
+    struct notify_port *p = notify_port_new(s, id, kept, n->self, touched);
     if (p)
         n->ports[n->ports_n++] = p;
     return p != NULL;
 }
 
-/* add_others: watch the account of a mailbox of another user's, if there is such a user. */
-static bool add_others(struct imap_session *s, struct imap_notify *n, struct tb_slice name)
+bool notify_add(struct imap_session *s, struct imap_notify *n, struct tb_slice name, uint32_t touched)
 {
     struct imap_place where;
     const size_t prefix = sizeof(IMAP_OTHERS) - 1;
@@ -324,7 +339,17 @@ static bool add_others(struct imap_session *s, struct imap_notify *n, struct tb_
     end_of = IMAP_FMT(end_of, "/?"); /* any mailbox of that owner's */
     if (!imap_locate(s, tb_slice(probe, (size_t)(end_of - probe)), &where))
         return true;
-    return add_port(s, n, where.id, tb_slice(probe, prefix + owner + 1));
+    return add_port(s, n, where.id, tb_slice(probe, prefix + owner + 1), touched);
+}
+
+/* add_shards: watch who begins to share. */
+static bool add_shards(struct imap_session *s, struct imap_notify *n)
+{
+    uint32_t shards = tb_store_shards(tb_worker_store(tb_conn_worker(s->conn)));
+    bool good = true;
+    for (uint32_t i = 0; good && i < shards; i++)
+        good = add_port(s, n, (struct tb_account_id){.shard = i}, TB_SLICE("?"), 0); /* no mailbox's name begins so */
+    return good;
 }
 
 /* ports_named: the accounts that the command names, and one's own. */
@@ -336,12 +361,14 @@ static bool ports_named(struct imap_session *s, struct imap_notify *n, bool *oth
         const struct notify_group *g = &n->groups[i];
         if (is_selected(g) || g->events == 0)
             continue;
-        good = good && add_port(s, n, s->account_id, tb_slice("", 0)); /* subscriptions are there too */
+        good = good && add_port(s, n, s->account_id, tb_slice("", 0), 0); /* subscriptions are there too */
         *others |= g->filter == FILTER_SUBSCRIBED;
         for (size_t k = 0; good && k < g->names_n; k++)
             if (imap_is_others(g->names[k])) {
                 *others = true;
-                good = add_others(s, n, g->names[k]);
+                good = notify_add(s, n, g->names[k], 0);
+                if (g->names[k].len < sizeof(IMAP_OTHERS)) /* all of the namespace */
+                    good = good && g->filter == FILTER_SUBTREE ? add_shards(s, n) : good;
             }
     }
     return good;
@@ -358,7 +385,7 @@ static bool ports_found(struct imap_session *s, struct imap_notify *n, const str
         if (m->subscribed && !add_sub(n, m->name))
             return false;
         if (notify_events(n, m->name, m->subscribed) != 0)
-            good = add_others(s, n, m->name);
+            good = notify_add(s, n, m->name, 0);
     }
     return good;
 }
@@ -632,7 +659,7 @@ void imap_notify_subscribed(struct imap_session *s, struct tb_slice name, bool o
         return;
     size_t i = find_sub(n, name);
     if (on) {
-        n->lost = !add_sub(n, name) || !add_others(s, n, name) || n->lost;
+        n->lost = !add_sub(n, name) || !notify_add(s, n, name, 0) || n->lost;
     } else if (i < n->subs_n) {
         free((char *)(uintptr_t)n->subs[i].ptr);
         n->subs[i] = n->subs[--n->subs_n];

@@ -50,7 +50,7 @@ static uint8_t events_of(struct imap_session *s, const struct notify_port *p, st
 static void tell_mailbox(struct imap_session *s, const struct notify_port *p, const struct notify_told *t,
                          const struct tb_watch_mailbox *w)
 {
-    bool selected = s->view && notify_port_account(p) == s->seat.acct && tb_view_mbox(s->view) == w->mbox;
+    bool selected = s->view && notify_port_account(p).acct == s->seat.acct && tb_view_mbox(s->view) == w->mbox;
     if (selected || !t->m.selectable || (t->rights & MAY_READ) != MAY_READ)
         return;
     struct tb_slice name = full(s, p, t->m.name);
@@ -102,6 +102,28 @@ static void tell_rights(struct imap_session *s, const struct notify_port *p, con
         imap_put_list_event(s, has ? &t->m : NULL, name, name, messages && !can ? LIST_NOACCESS : 0);
     else if (messages && could != can)
         imap_put_list_event(s, has ? &t->m : NULL, name, name, can ? 0 : LIST_NOACCESS);
+}
+
+/* tell_shared: of a user who shared nothing before: from now on this account is watched too. */
+static void tell_shared(struct imap_session *s, const struct notify_told *t)
+{
+    struct imap_notify *n = s->notify;
+    const size_t prefix = sizeof(IMAP_OTHERS) - 1;
+    size_t len = prefix + t->owner.len + 1 + t->m.name.len;
+    char *text = t->owner.len > 0 && !notify_watches(n, t->id) ? tb_arena_alloc(&n->scratch, len) : NULL;
+    if (!text)
+        return; /* nothing to look up, or it tells itself */
+    char *p = imap_fmt(IMAP_FMT(text, IMAP_OTHERS), t->owner.ptr, t->owner.len);
+    *p++ = '/';
+    (void)imap_fmt(p, t->m.name.ptr, t->m.name.len);
+    struct tb_slice name = tb_slice(text, len);
+    uint8_t events = notify_events(n, name, imap_notify_subs(s, name));
+    if (events == 0)
+        return;
+    if (events & EVENT_NAME)
+        imap_put_list_event(s, &t->m, name, name,
+                            events & EVENT_MESSAGES && !(t->rights & TB_RIGHT_READ) ? LIST_NOACCESS : 0);
+    n->lost = !notify_add(s, n, name, t->m.mbox) || n->lost;
 }
 
 static void work_find(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
@@ -185,6 +207,9 @@ static size_t tell_event(struct imap_session *s, const struct notify_port *p, co
     case TB_WATCH_RIGHTS:
         if (notify_port_prefix(p).len > 0)
             tell_rights(s, p, t, e);
+        break;
+    case TB_WATCH_SHARED:
+        tell_shared(s, t);
         break;
     case TB_WATCH_ANNOTATED:
         return tell_metadata(s, p, n, at);

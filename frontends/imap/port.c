@@ -26,6 +26,7 @@ struct notify_port {
     struct tb_account_id id;
     uint32_t user;
     uint64_t self;
+    uint32_t touched;
     struct tb_slice prefix; /* borrowed: lives as long as the session's side */
     struct tb_worker *owner;
     /* the owner's side */
@@ -85,8 +86,10 @@ static void fired(void *user_data)
 static void work_start(struct imap_errand *e, struct tb_worker *w, struct tb_account *a)
 {
     struct notify_port *p = e->data;
-    (void)w;
-    e->rc = tb_watch_start(a, p->user, p->self, fired, p, &p->watch);
+    e->rc = a ? tb_watch_start(a, p->user, p->self, fired, p, &p->watch)
+              : tb_watch_shares(w, p->id.shard, p->user, p->self, fired, p, &p->watch);
+    if (e->rc == TB_OK && p->touched != 0)
+        tb_watch_touch(p->watch, p->touched);
 }
 
 /* look: a mailbox as it is now, and what the session's user may do there. */
@@ -118,6 +121,19 @@ static struct tb_slice above(struct tb_slice name)
     return tb_slice_sub(name, 0, slash ? (size_t)(slash - name.ptr) : 0);
 }
 
+static void look_shared(struct imap_errand *e, struct tb_worker *w, const struct tb_watch_event *v,
+                        struct notify_told *t)
+{
+    struct tb_shared x;
+    if (!tb_acl_shared_one(w, e->id.shard, e->user, v->acct, v->mbox, &e->arena, &x))
+        return;
+    t->id = x.id;
+    t->m = x.mailbox;
+    t->m.special = 0;
+    t->rights = x.rights;
+    t->owner = x.owner;
+}
+
 static void look_event(struct imap_errand *e, struct tb_account *a, const struct tb_watch_event *v,
                        struct notify_told *t)
 {
@@ -133,7 +149,6 @@ static void work_take(struct imap_errand *e, struct tb_worker *w, struct tb_acco
 {
     struct notify_port *p = e->data;
     struct notify_news *n = tb_arena_alloc(&e->arena, sizeof *n);
-    (void)w;
     if (e->on) /* O1 */
         p->posted = false;
     e->rc = n ? tb_watch_take(p->watch, TAKE_MAX, &e->arena, &n->news) : TB_LIMIT;
@@ -143,7 +158,10 @@ static void work_take(struct imap_errand *e, struct tb_worker *w, struct tb_acco
     n->mailboxes = tb_arena_alloc(&e->arena, (n->news.mailboxes_n + 1) * sizeof *n->mailboxes);
     n->events = tb_arena_alloc(&e->arena, (n->news.events_n + 1) * sizeof *n->events);
     for (size_t i = 0; n->events && i < n->news.events_n; i++)
-        look_event(e, a, &n->news.events[i], &n->events[i]);
+        if (a)
+            look_event(e, a, &n->news.events[i], &n->events[i]);
+        else
+            look_shared(e, w, &n->news.events[i], &n->events[i]);
     for (size_t i = 0; n->mailboxes && i < n->news.mailboxes_n; i++)
         look(e, a, n->news.mailboxes[i].mbox, &n->mailboxes[i]);
     if (e->arena.overflowed)
@@ -180,7 +198,7 @@ static bool errand(struct imap_session *s, struct notify_port *p,
 }
 
 struct notify_port *notify_port_new(struct imap_session *s, struct tb_account_id id, struct tb_slice prefix,
-                                    uint64_t self)
+                                    uint64_t self, uint32_t touched)
 {
     struct tb_worker *w = tb_conn_worker(s->conn);
     struct tb_store *store = tb_worker_store(w);
@@ -193,6 +211,7 @@ struct notify_port *notify_port_new(struct imap_session *s, struct tb_account_id
     p->id = id;
     p->user = s->account_id.acct;
     p->self = self;
+    p->touched = touched;
     p->prefix = prefix;
     p->s = s;
     p->here = true;
@@ -265,9 +284,9 @@ void notify_port_arrive(struct notify_port *p)
     p->here = true;
 }
 
-uint32_t notify_port_account(const struct notify_port *p)
+struct tb_account_id notify_port_account(const struct notify_port *p)
 {
-    return p->id.acct;
+    return p->id;
 }
 
 struct tb_slice notify_port_prefix(const struct notify_port *p)

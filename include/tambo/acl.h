@@ -76,5 +76,8 @@ struct tb_shared_at { /* where to go on; zeroed at first */
  */
 enum tb_rc tb_acl_shared(struct tb_worker *w, uint32_t shard, uint32_t user, struct tb_shared_at *at,
                          struct tb_arena *arena, size_t max, struct tb_shared *v, size_t *n) TB_USE_RESULT;
+/* tb_acl_shared_one: one of them, by its numbers. False: it is not there, or not to be looked up. */
+bool tb_acl_shared_one(struct tb_worker *w, uint32_t shard, uint32_t user, uint32_t acct, uint32_t mbox,
+                       struct tb_arena *arena, struct tb_shared *out);
 
 #endif

@@ -34,11 +34,12 @@ enum tb_watch_kind {
     TB_WATCH_RENAMED,    /* mbox; name: the old one */
     TB_WATCH_SUBSCRIBED, /* name; on */
     TB_WATCH_ANNOTATED,  /* mbox (0: the account itself); name: of the entry; on: it has a value */
-    TB_WATCH_RIGHTS      /* mbox; rights: the watcher's before; name: if it may not look it up any more */
+    TB_WATCH_RIGHTS,     /* mbox; rights: the watcher's before; name: if it may not look it up any more */
+    TB_WATCH_SHARED      /* tb_watch_shares: acct, mbox: it has an entry for the watcher, or for all */
 };
 struct tb_watch_event { /* in the order they happened */
     enum tb_watch_kind kind;
-    uint32_t mbox, rights;
+    uint32_t acct, mbox, rights;
     struct tb_slice name; /* arena */
     bool on;
 };
@@ -60,6 +61,14 @@ struct tb_watch;
  */
 enum tb_rc tb_watch_start(struct tb_account *a, uint32_t user, uint64_t self, void (*fn)(void *user_data),
                           void *user_data, struct tb_watch **out) TB_USE_RESULT;
+/*
+ * tb_watch_shares: whatever mailbox of a shard begins to be shared with the user, from now on: SHARED events alone.
+ * Owner of the shard. Cost: none, but of changes of ACLs.
+ */
+enum tb_rc tb_watch_shares(struct tb_worker *owner, uint32_t shard, uint32_t user, uint64_t self,
+                           void (*fn)(void *user_data), void *user_data, struct tb_watch **out) TB_USE_RESULT;
+/* tb_watch_touch: as if everything had happened to the mailbox's messages just now. */
+void tb_watch_touch(struct tb_watch *w, uint32_t mbox);
 /*
  * tb_watch_take: what happened since: at most max mailboxes and max events. LIMIT: more happened than a watch keeps, or
  * than the arena holds: some of it is lost; IO: the shard failed, NOTFOUND: the account was deleted: the watch sees

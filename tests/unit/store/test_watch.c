@@ -198,6 +198,36 @@ static void test_rights(void **state)
     is_event(x, 0, TB_WATCH_RIGHTS, mbox, "new"); /* by the name it knew */
 }
 
+/* test_shares: of a shard, who begins to share something with a user; nothing else. */
+static void test_shares(void **state)
+{
+    struct world *x = *state;
+    struct tb_acl_entry e = {.user = BOB, .rights = TB_RIGHT_LOOKUP, .name = TB_SLICE("bob")};
+    uint32_t mbox;
+    tb_watch_stop(x->w);
+    assert_int_equal(tb_watch_shares(x->s.w, 0, BOB, 7, fired, x, &x->w), TB_OK);
+    assert_int_equal(tb_mailbox_create(x->a, name("box"), 0, &mbox), TB_OK);
+    solo_put(&x->s, x->id, "INBOX", 1);
+    take(x, 0, 0);
+    assert_int_equal(tb_acl_set(x->a, mbox, &e), TB_OK);
+    take(x, 0, 1);
+    is_event(x, 0, TB_WATCH_SHARED, mbox, "");
+    assert_int_equal(x->news.events[0].acct, x->id.acct);
+    e.negative = true; /* less than before, somebody else, and oneself */
+    assert_int_equal(tb_acl_set(x->a, mbox, &e), TB_OK);
+    e = (struct tb_acl_entry){.user = BOB + 1, .rights = TB_RIGHT_LOOKUP, .name = TB_SLICE("eve")};
+    assert_int_equal(tb_acl_set(x->a, mbox, &e), TB_OK);
+    e = (struct tb_acl_entry){.user = BOB, .name = TB_SLICE("bob")};
+    assert_int_equal(tb_acl_set(x->a, mbox, &e), TB_OK);
+    take(x, 0, 0);
+    e = (struct tb_acl_entry){.user = TB_ACL_ANYONE, .rights = TB_RIGHT_LOOKUP, .name = TB_SLICE("anyone")};
+    assert_int_equal(tb_acl_set(x->a, mbox, &e), TB_OK);
+    take(x, 0, 1);
+    tb_watch_touch(x->w, mbox);
+    take(x, 1, 0);
+    is_mailbox(x, 0, mbox, TB_WATCH_NEW | TB_WATCH_GONE | TB_WATCH_FLAGS | TB_WATCH_SEEN);
+}
+
 /* test_pieces: what is taken in pieces is all there, in order. */
 static void test_pieces(void **state)
 {
@@ -278,6 +308,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_own, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rights, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shares, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pieces, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost, setup, teardown),

@@ -54,6 +54,17 @@ void tb_account_close(struct tb_account *a)
     free(a);
 }
 
+struct tb_slice tb_account_name(struct tb_account *a, struct tb_arena *arena)
+{
+    struct tb_slice v;
+    struct tb_key k;
+    tb_key_begin(&k);
+    tb_key_u32(&k, a->acct);
+    if (!tb_index_get(a->shard->ix, TB_DB_ACCT, tb_key_slice(&k), &v) || v.len < sizeof(struct tb_disk_acct))
+        return tb_slice("", 0);
+    return tb_arena_copy(arena, tb_slice_sub(v, sizeof(struct tb_disk_acct), SIZE_MAX));
+}
+
 struct tb_worker *tb_account_worker(struct tb_account *a)
 {
     return a->shard->worker;

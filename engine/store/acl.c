@@ -175,16 +175,12 @@ static bool shared_one(struct tb_worker *w, struct tb_shard *s, uint32_t user, u
 {
     struct tb_account_id id = {.shard = s->number, .acct = acct};
     struct tb_account *a;
-    struct tb_slice v;
-    struct tb_key k;
     if (acct == user || tb_account_open(w, id, &a) != TB_OK)
         return false;
     *out = (struct tb_shared){.id = id, .rights = tb_acl_rights(a, mbox, user)};
     bool good = out->rights & TB_RIGHT_LOOKUP && tb_mailbox_get(a, mbox, arena, &out->mailbox) == TB_OK;
-    tb_key_begin(&k);
-    tb_key_u32(&k, acct);
-    if (good && tb_index_get(s->ix, TB_DB_ACCT, tb_key_slice(&k), &v))
-        out->owner = tb_arena_copy(arena, tb_slice_sub(v, sizeof(struct tb_disk_acct), SIZE_MAX));
+    if (good)
+        out->owner = tb_account_name(a, arena);
     tb_account_close(a);
     return good && out->owner.len > 0;
 }

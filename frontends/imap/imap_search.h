@@ -79,6 +79,44 @@ void imap_esearch_partial(struct imap_session *s, const struct imap_search *a);
 /* imap_search_window: the places, counted from 1, that PARTIAL means among count; false: none. */
 bool imap_search_window(const struct imap_search *a, uint64_t count, uint64_t *first, uint64_t *last);
 
+/*
+ * imap_search_correlate: a->correlator is "(TAG ...)", and, unless mailbox.ptr is NULL, with MAILBOX and UIDVALIDITY
+ * (RFC 7377 2.1). False: no memory.
+ */
+bool imap_search_correlate(struct imap_session *s, struct imap_search *a, struct tb_slice mailbox,
+                           uint32_t uidvalidity);
+/* imap_search_highest: the mod-sequence that the answer tells, on the view's thread; its options say of which. */
+uint64_t imap_search_highest(const struct imap_search *a, struct tb_view *v, const struct tb_search *search);
+/*
+ * imap_put_esearch: the ESEARCH response of what was found: RFC 4466 2.6.2, RFC 9051 7.3.4. RUN_DONE: all of it, or
+ * a->op.rc says why not; RUN_MORE: call again.
+ */
+enum imap_run imap_put_esearch(struct imap_session *s, struct imap_search *a, const struct tb_uidset *found,
+                               uint64_t highest, bool uid);
+
+/* ---- probe.c: a search of a mailbox where it lives ---- */
+struct imap_probe_where {
+    struct imap_place place;
+    bool named; /* the right to look it up is not asked for (RFC 7377 2.2) */
+};
+struct imap_probe_result {
+    enum tb_rc rc;   /* NOTFOUND: there is nothing for this user, or to be found */
+    bool selected;   /* not searched: it is the session's selected mailbox */
+    bool over_limit; /* not searched: it has too many messages for one command */
+    struct tb_mailbox mailbox;
+    struct tb_uidset found;
+    uint64_t highest; /* mod-sequence, where one is asked for */
+};
+struct imap_probe;
+/*
+ * imap_probe_new: begin; NULL without memory. The step is resumed when it is over. imap_probe_over: NULL while it is
+ * not; the probe's own. imap_probe_end: gives it back, at any time. ask: copied.
+ */
+struct imap_probe *imap_probe_new(struct imap_session *s, const struct imap_search *ask,
+                                  const struct imap_probe_where *where);
+const struct imap_probe_result *imap_probe_over(const struct imap_probe *b);
+void imap_probe_end(struct imap_probe *b);
+
 /* ---- context.c ---- */
 /* imap_context_known: are updates of a search with this tag told already? */
 bool imap_context_known(const struct imap_session *s, struct tb_slice tag);

@@ -658,14 +658,26 @@ static void subject(const struct imap_search *a, const struct tb_uidset *found, 
         pick(found, count, count, out);
 }
 
-static uint64_t highest_of(struct imap_session *s, const struct tb_uidset *uids)
+static uint64_t highest_of(struct tb_view *v, const struct tb_uidset *uids)
 {
     uint64_t highest = 0;
     struct tb_row row;
     for (size_t i = 0; i < uids->n; i++)
         for (uint64_t uid = uids->v[i].first; uid <= uids->v[i].last; uid++)
-            if (tb_view_row(s->view, (uint32_t)uid, &row) == TB_OK && row.modseq > highest)
+            if (tb_view_row(v, (uint32_t)uid, &row) == TB_OK && row.modseq > highest)
                 highest = row.modseq;
+    return highest;
+}
+
+uint64_t imap_search_highest(const struct imap_search *a, struct tb_view *v, const struct tb_search *search)
+{
+    struct tb_uidset about;
+    if (!ends_only(a) && !(a->wants & RETURN_PARTIAL))
+        return tb_search_modseq(search);
+    tb_uidset_init(&about);
+    subject(a, tb_search_found(search), &about);
+    uint64_t highest = highest_of(v, &about);
+    tb_uidset_free(&about);
     return highest;
 }
 
@@ -693,9 +705,9 @@ void imap_esearch_partial(struct imap_session *s, const struct imap_search *a)
 }
 
 /* esearch_begin: everything but the list; false without memory. */
-static bool esearch_begin(struct imap_session *s, struct imap_search *a, bool uid)
+static bool esearch_begin(struct imap_session *s, struct imap_search *a, const struct tb_uidset *found,
+                          uint64_t highest, bool uid)
 {
-    const struct tb_uidset *found = tb_search_found(a->search);
     struct tb_uidset all, about;
     tb_uidset_init(&all);
     tb_uidset_init(&about);
@@ -714,8 +726,7 @@ static bool esearch_begin(struct imap_session *s, struct imap_search *a, bool ui
         if (a->wants & RETURN_COUNT)
             put_number(s, " COUNT ", count);
         if (a->modseq && count > 0)
-            put_number(s, " MODSEQ ",
-                       ends_only(a) || a->wants & RETURN_PARTIAL ? highest_of(s, &about) : tb_search_modseq(a->search));
+            put_number(s, " MODSEQ ", highest);
     }
     if (good && a->wants & RETURN_PARTIAL) {
         imap_esearch_partial(s, a);
@@ -736,10 +747,10 @@ static bool esearch_begin(struct imap_session *s, struct imap_search *a, bool ui
     return good;
 }
 
-/* put_esearch: RFC 4466 2.6.2, RFC 9051 7.3.4. RUN_DONE: all of it. */
-static enum imap_run put_esearch(struct imap_session *s, struct imap_search *a, bool uid)
+enum imap_run imap_put_esearch(struct imap_session *s, struct imap_search *a, const struct tb_uidset *found,
+                               uint64_t highest, bool uid)
 {
-    if (!a->line_begun && !esearch_begin(s, a, uid)) {
+    if (!a->line_begun && !esearch_begin(s, a, found, highest, uid)) {
         a->op.rc = TB_LIMIT;
         return RUN_DONE;
     }
@@ -807,24 +818,45 @@ static enum tb_rc limit(struct imap_session *s, struct imap_search *a)
     return a->whole ? TB_LIMIT : TB_OK;
 }
 
-/* correlator: "(TAG ...)" of the ESEARCH responses; a tag is always fit for a quoted string. */
-static bool correlate(struct imap_session *s, struct imap_search *a)
+/* quoted: tags and names of mailboxes are always fit for it, escaped. */
+static void quoted(struct tb_buf *b, struct tb_slice text)
 {
-    const size_t most = sizeof "(TAG \"\")" + a->tag.len;
-    char *text = tb_arena_alloc(&s->arena, most);
-    if (!text)
-        return false;
-    char *p = IMAP_FMT(text, "(TAG \"");
-    p = imap_fmt(p, a->tag.ptr, a->tag.len);
-    p = IMAP_FMT(p, "\")");
-    a->correlator = tb_slice(text, (size_t)(p - text));
-    return true;
+    tb_buf_char(b, '"');
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] == '"' || text.ptr[i] == '\\')
+            tb_buf_char(b, '\\');
+        tb_buf_char(b, text.ptr[i]);
+    }
+    tb_buf_char(b, '"');
+}
+
+bool imap_search_correlate(struct imap_session *s, struct imap_search *a, struct tb_slice mailbox, uint32_t uidvalidity)
+{
+    enum { CORRELATOR_MAX = 64 << 10 };
+    struct tb_buf b, name;
+    tb_buf_init(&b, CORRELATOR_MAX);
+    tb_buf_init(&name, CORRELATOR_MAX);
+    tb_buf_str(&b, "(TAG ");
+    quoted(&b, a->tag);
+    if (mailbox.ptr) {
+        if (!s->out.utf8)
+            imap_name_encode(mailbox, &name);
+        tb_buf_str(&b, " MAILBOX ");
+        quoted(&b, s->out.utf8 ? mailbox : tb_buf_all(&name));
+        tb_buf_str(&b, " UIDVALIDITY ");
+        tb_buf_u64(&b, uidvalidity);
+    }
+    tb_buf_char(&b, ')');
+    a->correlator = b.failed || name.failed ? (struct tb_slice){0} : tb_arena_copy(&s->arena, tb_buf_all(&b));
+    tb_buf_free(&b);
+    tb_buf_free(&name);
+    return a->correlator.ptr != NULL;
 }
 
 static enum tb_rc search_start(struct imap_session *s, struct imap_search *a)
 {
     tb_uidset_init(&a->told);
-    if (!a->correlator.ptr && !correlate(s, a))
+    if (!a->correlator.ptr && !imap_search_correlate(s, a, (struct tb_slice){0}, 0))
         return TB_LIMIT;
     if (a->seqnos && s->enabled & IMAP_UIDONLY)
         return TB_INVALID; /* RFC 9586 3.5 */
@@ -854,6 +886,12 @@ enum imap_run imap_search_find(struct imap_session *s, struct imap_search *a, en
         return search_step(s, a);
     a->found = true;
     return RUN_DONE;
+}
+
+static enum imap_run put_esearch(struct imap_session *s, struct imap_search *a, bool uid)
+{
+    uint64_t highest = a->modseq && !a->line_begun ? imap_search_highest(a, s->view, a->search) : 0;
+    return imap_put_esearch(s, a, tb_search_found(a->search), highest, uid);
 }
 
 enum imap_run imap_run_search(struct imap_session *s, struct imap_cmd *cmd)

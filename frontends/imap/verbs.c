@@ -29,6 +29,7 @@ static const struct imap_verb verbs[] = {
     {"DELETE", IN, VERB_SHIFTS, imap_parse_one_mailbox, imap_run_delete},
     {"DELETEACL", IN, VERB_SHIFTS, imap_parse_acl, imap_run_deleteacl},
     {"ENABLE", IN, VERB_SHIFTS, imap_parse_enable, imap_run_enable},
+    {"ESEARCH", IN, VERB_UID | VERB_SHIFTS | VERB_LOOK, imap_parse_esearch, imap_run_esearch},
     {"EXAMINE", IN, VERB_QUIET, imap_parse_select, imap_run_examine},
     {"EXPUNGE", SEL, VERB_SHIFTS | VERB_CHANGES, imap_parse_none, imap_run_expunge},
     {"FETCH", SEL, VERB_SEQ, imap_parse_fetch, imap_run_fetch},
@@ -83,8 +84,8 @@ static const struct imap_verb verbs[] = {
 static const char *const abroad[] = {
     // clang-format off
     "APPEND", "CANCELUPDATE", "CAPABILITY", "CHECK", "CLOSE", "COPY", "CREATE", "DELETE", "DELETEACL", "ENABLE",
-    "EXAMINE", "EXPUNGE", "FETCH", "GETACL", "GETMETADATA", "GETQUOTA", "GETQUOTAROOT", "ID", "IDLE", "LIST",
-    "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS", "NAMESPACE", "NOOP", "NOTIFY", "RENAME", "REPLACE",
+    "ESEARCH", "EXAMINE", "EXPUNGE", "FETCH", "GETACL", "GETMETADATA", "GETQUOTA", "GETQUOTAROOT", "ID", "IDLE",
+    "LIST", "LISTRIGHTS", "LOGOUT", "LSUB", "MOVE", "MYRIGHTS", "NAMESPACE", "NOOP", "NOTIFY", "RENAME", "REPLACE",
     "SEARCH", "SELECT", "SETACL", "SETMETADATA", "SETQUOTA", "SORT", "STATUS", "STORE", "SUBSCRIBE", "THREAD",
     "UID COPY", "UID EXPUNGE", "UID FETCH", "UID MOVE", "UID REPLACE", "UID SEARCH", "UID SORT", "UID STORE",
     "UID THREAD", "UNAUTHENTICATE", "UNSELECT", "UNSUBSCRIBE", "XLIST",
@@ -215,6 +216,7 @@ static const struct {
     {"MESSAGELIMIT=", cap_message_limit}, /* and the number */
     {"METADATA", cap_after},
     {"MULTIAPPEND", cap_after},
+    {"MULTISEARCH", cap_after},
     {"QUOTA", cap_after},
     {"QUOTA=RES-STORAGE", cap_after},
     {"QUOTA=RES-MESSAGE", cap_after},

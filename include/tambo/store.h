@@ -139,6 +139,8 @@ uint32_t tb_store_worker_of(const struct tb_store *store, struct tb_account_id i
 /* tb_account_open: a counted handle. NOTFOUND if it was deleted. */
 enum tb_rc tb_account_open(struct tb_worker *w, struct tb_account_id id, struct tb_account **out) TB_USE_RESULT;
 void tb_account_close(struct tb_account *a);
+/* tb_account_name: as the directory has it; empty when the arena is full, or the account is being deleted. */
+struct tb_slice tb_account_name(struct tb_account *a, struct tb_arena *arena);
 struct tb_worker *tb_account_worker(struct tb_account *a);
 uint32_t tb_account_shard(const struct tb_account *a);
 /*

@@ -54,6 +54,8 @@ SETACL {m} carol l                   | OK              | NE     | NP            
 DELETEACL {m} carol                  | OK              | NE     | NP              | NP              | OK
 STATUS {m} (UIDVALIDITY MAILBOXID)   | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
 STATUS {m} (MESSAGES)                | OK+STATUS       | NE     | NP              | OK+STATUS       | OK+STATUS
+ESEARCH IN (mailboxes {m}) ALL      | OK+ESEARCH      | OK     | OK              | OK+ESEARCH      | OK+ESEARCH
+ESEARCH IN (subtree {m}) ALL        | OK+ESEARCH      | OK     | OK              | OK+ESEARCH      | OK+ESEARCH
 LIST "" {m}                          | OK+LIST         | OK     | OK+LIST         | OK+LIST         | OK+LIST
 LIST "" {m} RETURN (MYRIGHTS)        | OK+LIST+MYRIGHTS| OK     | OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS| OK+LIST+MYRIGHTS
 LIST "" {m} RETURN (STATUS (UNSEEN)) | OK+LIST+STATUS  | OK     | OK+LIST         | OK+LIST+STATUS  | OK+LIST+STATUS
@@ -108,6 +110,7 @@ FETCH 1 (FLAGS BODY[])         | OK+FETCH | OK+FETCH | OK+FETCH
 UID FETCH 1 (FLAGS)            | OK+FETCH | OK+FETCH | OK+FETCH
 SEARCH ALL                     | OK+SEARCH| OK+SEARCH| OK+SEARCH
 UID SEARCH ALL                 | OK+SEARCH| OK+SEARCH| OK+SEARCH
+ESEARCH ALL                    | OK+ESEARCH| OK+ESEARCH| OK+ESEARCH
 SORT (SUBJECT) UTF-8 ALL       | OK+SORT  | OK+SORT  | OK+SORT
 UID SORT (SUBJECT) UTF-8 ALL   | OK+SORT  | OK+SORT  | OK+SORT
 THREAD REFERENCES UTF-8 ALL    | OK+THREAD| OK+THREAD| OK+THREAD
@@ -155,7 +158,7 @@ def ask(imap, text):
 def matches(wanted, word, names):
     first, *more = wanted.split("+")
     kinds = {"MYRIGHTS", "LISTRIGHTS", "ACL", "STATUS", "LIST", "XLIST", "LSUB", "QUOTAROOT", "QUOTA", "METADATA",
-             "SEARCH", "SORT", "THREAD"}
+             "SEARCH", "ESEARCH", "SORT", "THREAD"}
     return word == first and set(more) <= names and not (names & kinds) - set(more) - {"QUOTA"}
 
 

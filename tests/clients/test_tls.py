@@ -4,7 +4,7 @@
     test_tls.py [--io auto] [--build DIR]
 
 What must be: TLS 1.2 and 1.3 alone, forward secrecy and AEADs alone, no renegotiation, no weak group. Also tried by
-hand: a version too old, suites without either, a name of another protocol (ALPACA).
+hand: a version too old, suites without either, early data, a name of another protocol (ALPACA).
 Last line: "N passed, M failed".
 """
 import argparse
@@ -65,6 +65,17 @@ def old(context):
     context.maximum_version = ssl.TLSVersion.TLSv1_1
 
 
+def early_data(d):
+    """A session that could be resumed with early data says how much (RFC 8446 4.2.10)."""
+    path = os.path.join(d.dir, "session")
+    subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:%d" % d.port("imaps"), "-tls1_3", "-ign_eof",
+                    "-sess_out", path], input=b"a LOGOUT\r\n", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   timeout=60, check=False)
+    said = subprocess.run(["openssl", "sess_id", "-in", path, "-noout", "-text"], stdout=subprocess.PIPE, timeout=60,
+                          check=True).stdout
+    assert b"TLS session ticket:" in said and b"Max Early Data: 0" in said, said
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--io", default="auto")
@@ -81,6 +92,8 @@ def main():
                                   setattr(c, "maximum_version", ssl.TLSVersion.TLSv1_2)))
         with checks.step("another protocol's name"):
             refused(d, lambda c: c.set_alpn_protocols(["http/1.1"]))
+        with checks.step("no early data"):
+            early_data(d)
         if shutil.which("sslscan"):
             for protocol, how in PORTS:
                 with checks.step("sslscan %s" % protocol):

@@ -3,7 +3,8 @@
  *
  * A change is put into `next` before its command is sent. OK makes it `now`; NO without a fault that explains it is
  * wrong; a dead connection, or NO while faults are on, leaves the outcome open (pending) until a check settles it. What
- * is read (FETCH, SEARCH, SELECT) must be what the model knows, at once and to the byte. RFC 3501, 4315, 6851, 2177.
+ * is read (FETCH, SEARCH, SELECT) must be what the model knows, at once and to the byte. RFC 3501, 4315, 3502, 8508,
+ * 6851, 2177.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -54,8 +55,8 @@ static enum reply answer(struct actor *a)
         a->untagged.len--;
         bool ok = a->tagged.len > 2 && memcmp(a->tagged.ptr, "OK", 2) == 0;
         a->x->stats.refused += !ok;
-        bool raced = a->selected == INBOX &&
-                     strstr(a->tagged.ptr, "[EXPUNGEISSUED]"); /* POP3 was quicker: RFC 5530 3 */
+        bool raced = a->selected == INBOX && /* POP3 was quicker: RFC 5530 3; or took the last one: "*" is none then */
+                     (strstr(a->tagged.ptr, "[EXPUNGEISSUED]") || strstr(a->tagged.ptr, "BAD No such message"));
         if (!ok && !raced && !a->x->faults)
             world_wrong(a->x, "actor %u was refused without cause: %s", a->number, a->tagged.ptr);
         return ok ? REPLY_OK : REPLY_NO;
@@ -289,32 +290,22 @@ static const char *flag_list(uint16_t flags, char out[64])
     return out;
 }
 
-void act_append(struct actor *a)
+/* put_message: a literal's head, perhaps a wait for "+", then its bytes in pieces. False: it was refused before (*r),
+ * or the connection is dead. */
+static bool put_message(struct actor *a, uint32_t id, enum reply *r)
 {
-    int k = ready(a) ? some_box(a, true, false, -1) : -1;
-    if (k < 0 || a->now.box[k].n == WORLD_MESSAGES)
-        return;
     struct world *x = a->x;
     struct tb_slice line;
-    char flags[64];
-    uint32_t uid = 0, uidvalidity = 0;
-    struct box *b = &begin(a)->box[k];
-    struct message *m = &b->v[b->n++];
-    uint32_t again = b->n > 1 && world_choose(x, 6) == 0 ? b->v[world_choose(x, b->n - 1)].id : 0; /* once more */
-    *m = (struct message){.id = again ? again : x->next_id++, .flags = (uint16_t)world_choose(x, 32)};
-    struct tb_buf bytes = model_message(x, m->id);
+    struct tb_buf bytes = model_message(x, id);
     bool plus = world_choose(x, 2);
-    enum reply r = REPLY_DEAD;
-    a->tag++;
-    bool go = wire_printf(a, "t%u APPEND \"%s\" (%s) {%zu%s}\r\n", a->tag, b->name, flag_list(m->flags, flags),
-                          bytes.len, plus ? "+" : "");
+    bool go = wire_printf(a, "{%zu%s}\r\n", bytes.len, plus ? "+" : "");
     while (go && !plus && (go = wire_line(a, &line)) && line.ptr[0] != '+')
-        if (line.ptr[0] == 't') { /* refused before the message */
+        if (line.ptr[0] == 't') {
             x->stats.refused++;
             if (!x->faults)
-                world_wrong(x, "APPEND was refused without cause: %.*s", (int)line.len, line.ptr);
+                world_wrong(x, "a message was refused without cause: %.*s", (int)line.len, line.ptr);
             go = false;
-            r = REPLY_NO;
+            *r = REPLY_NO;
         }
     for (size_t at = 0; go && at < bytes.len;) {
         size_t part = 1 + world_choose(x, 20000);
@@ -325,17 +316,65 @@ void act_append(struct actor *a)
             actor_yield(a);
     }
     tb_buf_free(&bytes);
+    return go;
+}
+
+/* appended: the UIDs that APPENDUID (RFC 4315 3, 3502) gives the last n messages of b. */
+static void appended(struct actor *a, struct box *b, uint32_t n)
+{
+    uint32_t uid[WORLD_MESSAGES + 1], uidvalidity = 0;
+    const char *p = find(tb_buf_all(&a->tagged), "[APPENDUID ");
+    if (!p)
+        p = find(tb_buf_all(&a->untagged), "[APPENDUID ");
+    if (!p || sscanf(p, "[APPENDUID %u", &uidvalidity) != 1)
+        return;
+    p = strchr(p + strlen("[APPENDUID "), ' ');
+    if (!p || expand(p + 1, uid, WORLD_MESSAGES + 1) != n) {
+        world_wrong(a->x, "APPENDUID of %u messages to %s has not as many UIDs", n, b->name);
+        return;
+    }
+    if (uid[0] < b->uidnext)
+        world_wrong(a->x, "APPEND to %s got UID %u, UIDNEXT was %u", b->name, uid[0], b->uidnext);
+    if (b->uidvalidity && b->uidvalidity != uidvalidity)
+        world_wrong(a->x, "APPEND to %s says UIDVALIDITY %u, it is %u", b->name, uidvalidity, b->uidvalidity);
+    b->uidvalidity = uidvalidity;
+    b->uidnext = uid[n - 1] + 1;
+    for (uint32_t i = 0; i < n; i++)
+        b->v[b->n - n + i].uid = uid[i];
+}
+
+/* act_append: one message, several together (RFC 3502), or one in the place of another (RFC 8508). */
+void act_append(struct actor *a)
+{
+    int k = ready(a) ? some_box(a, true, false, -1) : -1;
+    if (k < 0 || a->now.box[k].n == WORLD_MESSAGES)
+        return;
+    struct world *x = a->x;
+    char flags[64];
+    uint32_t count = world_choose(x, 4) == 0 ? 1 + (uint32_t)world_choose(x, 5) : 1, was = a->now.box[k].n;
+    uint32_t old = count == 1 && was > 0 && world_choose(x, 5) == 0 ? (uint32_t)world_choose(x, was) : UINT32_MAX;
+    if (old != UINT32_MAX && (a->now.box[k].v[old].uid == 0 || !select_box(a, k)))
+        return;
+    struct box *b = &begin(a)->box[k];
+    enum reply r = REPLY_DEAD;
+    a->tag++;
+    bool go = old == UINT32_MAX ? wire_printf(a, "t%u APPEND \"%s\"", a->tag, b->name)
+                                : wire_printf(a, "t%u UID REPLACE %u \"%s\"", a->tag, b->v[old].uid, b->name);
+    if (old != UINT32_MAX)
+        memmove(&b->v[old], &b->v[old + 1], (--b->n - old) * sizeof(b->v[0]));
+    count = count < WORLD_MESSAGES - b->n ? count : WORLD_MESSAGES - b->n;
+    for (uint32_t i = 0; i < count; i++) { /* the model's first: whatever was sent of them, it is all or none */
+        uint32_t again = b->n > 1 && world_choose(x, 6) == 0 ? b->v[world_choose(x, b->n - 1)].id : 0; /* once more */
+        b->v[b->n++] = (struct message){.id = again ? again : x->next_id++, .flags = (uint16_t)world_choose(x, 32)};
+    }
+    for (uint32_t i = 0; go && i < count; i++) {
+        const struct message *m = &b->v[b->n - count + i];
+        go = wire_printf(a, " (%s) ", flag_list(m->flags, flags)) && put_message(a, m->id, &r);
+    }
     if (go && wire_put(a, "\r\n", 2))
         r = answer(a);
-    if (r == REPLY_OK && sscanf(a->tagged.ptr, "OK [APPENDUID %u %u]", &uidvalidity, &uid) == 2) {
-        if (uid < a->now.box[k].uidnext)
-            world_wrong(x, "APPEND to %s got UID %u, UIDNEXT was %u", b->name, uid, a->now.box[k].uidnext);
-        if (b->uidvalidity && b->uidvalidity != uidvalidity)
-            world_wrong(x, "APPEND to %s says UIDVALIDITY %u, it is %u", b->name, uidvalidity, b->uidvalidity);
-        b->uidvalidity = uidvalidity;
-        m->uid = uid;
-        b->uidnext = uid + 1;
-    }
+    if (r == REPLY_OK)
+        appended(a, b, count);
     (void)settle(a, r);
 }
 

@@ -505,7 +505,11 @@ bool imap_fetch_unasked(struct imap_session *s, struct imap_cmd *cmd, struct tb_
     if (!f || !v)
         return false;
     imap_parser_init(&p, items, &s->arena);
+    if (s->enabled & (IMAP_QRESYNC | IMAP_REV2) && !(s->enabled & IMAP_UIDONLY))
+        add_kind(&p, f, &kind_uid); /* RFC 7162 3.2.4, RFC 9051 7.5.2: unasked, always */
     atts(&p, f);
+    if (s->enabled & IMAP_CONDSTORE)
+        add_kind(&p, f, &kind_modseq); /* RFC 7162 3.1 */
     sum_up(f);
     memcpy(v, uids->v, uids->n * sizeof *v);
     f->uids = (struct tb_uidset){.v = v, .n = uids->n, .cap = uids->n};

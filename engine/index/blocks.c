@@ -201,6 +201,39 @@ size_t tb_rows_scan(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t 
     return n;
 }
 
+uint32_t tb_rows_uids(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t from, uint32_t *end, uint32_t max,
+                      struct tb_uidset *set)
+{
+    struct tb_slice k, v;
+    uint32_t n = 0;
+    bool more = block_from(ix, TB_DB_MSG, acct, mbox, from, &k, &v);
+    for (; more; more = tb_index_next(ix, TB_DB_MSG, PREFIX, &k, &v)) {
+        unsigned i = row_ceil(v, from), rows = rows_in(v);
+        if (i == rows)
+            continue;
+        uint32_t first = row_uid(v.ptr, i), last = row_uid(v.ptr, rows - 1);
+        if (n >= max) {
+            *end = first < *end ? first : *end;
+            return n;
+        }
+        bool dense = last >= first && last < *end && last - first == rows - 1 - i;
+        if (dense) {
+            tb_uidset_add(set, first, last);
+            n += rows - i;
+        }
+        for (; !dense && i < rows && row_uid(v.ptr, i) < *end; i++) {
+            uint32_t uid = row_uid(v.ptr, i);
+            if (uid < from) /* damaged: never in order */
+                continue;
+            tb_uidset_add(set, uid, uid);
+            n++;
+        }
+        if (last >= *end)
+            break;
+    }
+    return n;
+}
+
 uint32_t tb_rows_newer(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint64_t since)
 {
     struct tb_slice k, v;

@@ -32,6 +32,12 @@ bool tb_rows_get(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t uid
 size_t tb_rows_scan(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t from, struct tb_disk_row *out,
                     size_t max);
 /*
+ * tb_rows_uids: add the UIDs of rows from `from` on and below *end to set, until there are max or a block more; returns
+ * how many. *end: where it stopped. Cost: the blocks; where UIDs lie close together no row is looked at.
+ */
+uint32_t tb_rows_uids(struct tb_index *ix, uint32_t acct, uint32_t mbox, uint32_t from, uint32_t *end, uint32_t max,
+                      struct tb_uidset *set);
+/*
  * tb_rows_newer: the lowest UID from which on every row has a modseq above since; UINT32_MAX if the last one has not.
  * All that arrived after since lies there, for arrivals take ascending UIDs and modseqs. Cost: those rows.
  */

@@ -162,23 +162,7 @@ static enum tb_rc failed(struct tb_view *v, enum tb_rc otherwise)
  * it stopped. */
 static uint32_t learn(struct tb_view *v, uint32_t uid, uint32_t *end, uint32_t max)
 {
-    struct tb_disk_row rows[ROWS];
-    uint32_t n = 0;
-    for (;;) {
-        size_t got = tb_rows_scan(v->account->shard->ix, v->account->acct, v->mbox, uid, rows, ROWS);
-        for (size_t i = 0; i < got; i++, n++) {
-            if (rows[i].uid >= *end)
-                return n;
-            tb_uidset_add(&v->live, rows[i].uid, rows[i].uid);
-        }
-        if (got < ROWS || rows[got - 1].uid == UINT32_MAX)
-            return n;
-        uid = rows[got - 1].uid + 1;
-        if (n >= max) {
-            *end = uid;
-            return n;
-        }
-    }
+    return tb_rows_uids(v->account->shard->ix, v->account->acct, v->mbox, uid, end, max, &v->live);
 }
 
 enum tb_rc tb_view_open(struct tb_account *a, uint32_t mbox, struct tb_view **out)

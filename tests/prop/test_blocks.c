@@ -143,6 +143,30 @@ static void check_rows(struct tb_index *ix, const struct model *m, uint32_t mbox
     }
 }
 
+/* check_uids: the UIDs of the rows alone, below some end, in parts of some size. */
+static void check_uids(struct tb_index *ix, const struct model *m, uint32_t mbox)
+{
+    struct tb_uidset got, want;
+    uint32_t last = m->n > 0 ? m->row[m->n - 1].uid : 1, end = 1 + (uint32_t)below(last + 10), at = 1;
+    tb_uidset_init(&got);
+    tb_uidset_init(&want);
+    for (size_t i = 0; i < m->n && m->row[i].uid < end; i++)
+        tb_uidset_add(&want, m->row[i].uid, m->row[i].uid);
+    uint64_t n = 0;
+    while (at < end) {
+        uint32_t to = end;
+        n += tb_rows_uids(ix, ACCT, mbox, at, &to, 1 + (uint32_t)below(300), &got);
+        assert_true(to > at && to <= end);
+        at = to;
+    }
+    assert_int_equal(n, tb_uidset_count(&want));
+    assert_int_equal(got.n, want.n);
+    if (want.n > 0)
+        assert_memory_equal(got.v, want.v, want.n * sizeof(want.v[0]));
+    tb_uidset_free(&got);
+    tb_uidset_free(&want);
+}
+
 struct seen {
     uint64_t last, count;
 };
@@ -176,6 +200,7 @@ static void run(struct tb_index *ix, struct model *m, uint32_t mbox)
         }
         if (below(10) == 0)
             check_rows(ix, m, mbox);
+        check_uids(ix, m, mbox);
         assert_int_equal(tb_index_rc(ix), TB_OK);
     }
     check_rows(ix, m, mbox);

@@ -6,6 +6,7 @@
  * Writing a line to "control" beside it sets what fails from then on, reading it tells what did:
  *   write N    the next N writes fail with EIO (-1: all of them; 0: none)
  *   flush N    the same for flushes (fsync)
+ *   read AT N  a bad sector: every read of any of the N bytes from AT on fails with EIO
  *   off        nothing fails any more
  * A failed write changes nothing; a failed flush forgets nothing, so what the file system above believes is its own
  * affair. Thread: one (run with -s).
@@ -22,8 +23,9 @@
 
 static int backing;
 static off_t disk_bytes;
-static long write_faults, flush_faults;             /* still to come; -1: for ever */
-static unsigned long failed_writes, failed_flushes; /* so far */
+static long write_faults, flush_faults;                           /* still to come; -1: for ever */
+static unsigned long failed_writes, failed_flushes, failed_reads; /* so far */
+static off_t bad_at, bad_bytes;
 
 static bool is_disk(const char *path)
 {
@@ -87,10 +89,15 @@ static int on_read(const char *path, char *buf, size_t len, off_t offset, struct
     char text[64];
     (void)fi;
     if (is_disk(path)) {
+        if (bad_bytes > 0 && offset < bad_at + bad_bytes && bad_at < offset + (off_t)len) {
+            failed_reads++;
+            return -EIO;
+        }
         ssize_t n = pread(backing, buf, len, offset);
         return n < 0 ? -errno : (int)n;
     }
-    int n = snprintf(text, sizeof(text), "failed writes %lu flushes %lu\n", failed_writes, failed_flushes);
+    int n = snprintf(text, sizeof(text), "failed writes %lu flushes %lu reads %lu\n", failed_writes, failed_flushes,
+                     failed_reads);
     if (offset >= n)
         return 0;
     len = len < (size_t)(n - offset) ? len : (size_t)(n - offset);
@@ -100,15 +107,18 @@ static int on_read(const char *path, char *buf, size_t len, off_t offset, struct
 
 static int command(const char *buf, size_t len)
 {
-    char text[32] = "";
-    long n;
+    char text[64] = "";
+    long n, at;
     memcpy(text, buf, len < sizeof(text) ? len : sizeof(text) - 1);
     if (sscanf(text, "write %ld", &n) == 1)
         write_faults = n;
     else if (sscanf(text, "flush %ld", &n) == 1)
         flush_faults = n;
-    else if (strncmp(text, "off", 3) == 0)
-        write_faults = flush_faults = 0;
+    else if (sscanf(text, "read %ld %ld", &at, &n) == 2) {
+        bad_at = at;
+        bad_bytes = n;
+    } else if (strncmp(text, "off", 3) == 0)
+        write_faults = flush_faults = bad_bytes = 0;
     else
         return -EINVAL;
     return (int)len;

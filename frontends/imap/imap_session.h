@@ -104,7 +104,7 @@ struct imap_set_range {
 struct imap_set {
     struct imap_set_range *v; /* arena */
     uint32_t n;
-    bool saved; /* "$": what a SEARCH saved (RFC 5182); no ranges then */
+    bool saved; /* and "$": what a SEARCH saved (RFC 5182) */
 };
 struct imap_flags {
     uint16_t flags;
@@ -749,6 +749,11 @@ void imap_on_change(void *session); /* idle.c: the selected mailbox has changed 
 /* ---- change.c ---- */
 /*
  * imap_change_begin: start changing messages of the view (uids NULL: all); false without memory. imap_change_over:
+/* ---- search.c ---- */
+/* imap_search_refused: a command was refused with NO as it was parsed. What was saved is gone if it was a SEARCH or
+ * SORT that would have saved (RFC 5182 2.1). */
+void imap_search_refused(struct imap_session *s, const struct imap_cmd *cmd);
+
  * false while it goes on: the run function returns RUN_WAIT and is called again; else the result, and what was copied
  * or removed (may be NULL without memory). imap_change_end: give it back, before the view closes.
  */

@@ -319,6 +319,8 @@ void imap_sequence_set(struct imap_parser *p, struct imap_set *set)
         return;
     }
     do {
+        if (set->n > 0 && (set->saved = imap_try(p, '$')))
+            return;
         struct imap_set_range *r = &set->v[set->n];
         r->first = r->last = imap_seq_number(p);
         if (imap_try(p, ':'))

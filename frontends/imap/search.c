@@ -774,6 +774,8 @@ enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, c
                                  enum tb_rc rc)
 {
     if (a->wants & RETURN_SAVE)
+    if (rc == TB_INVALID) /* BAD leaves what was saved: RFC 5182 2.1 */
+        return imap_reply(cmd, s->enabled & IMAP_UIDONLY ? IMAP_UIDREQUIRED : "BAD No such message");
         tb_uidset_free(&s->saved);
     if (a->last > 0 && a->whole) /* RFC 9738 3.3 */
         return imap_limit_reply(s, cmd, false, s->config->imap_message_limit, 0, "Too many messages to be ordered");
@@ -781,6 +783,14 @@ enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, c
         return imap_reply(cmd, IMAP_UIDREQUIRED);
     return imap_reply_rc(cmd, rc);
 }
+void imap_search_refused(struct imap_session *s, const struct imap_cmd *cmd)
+{
+    const struct imap_search *a = cmd->args; /* SORT's begin with it */
+    bool saves = cmd->verb && (cmd->verb->parse == imap_parse_search || cmd->verb->parse == imap_parse_sort);
+    if (saves && a && a->wants & RETURN_SAVE)
+        tb_uidset_free(&s->saved);
+}
+
 
 /* limit: if more messages than are allowed would be looked at, look at the highest of them only (RFC 9738 3.1). Those
  * are looked at that are in every set which must hold. */

@@ -205,9 +205,10 @@ static bool parse(struct imap_session *s)
     if (!imap_parse_command(&p, &s->cmd)) {
         struct tb_slice tag = tag_of(text);
         bool counts = p.error[0] == 'B';
-        if (counts)
+        if (counts) {
             refuse(s, tag, p.error);
-        else
+        } else {
+            imap_search_refused(s, &s->cmd);
             put_tagged(s, tag, tb_slice_str(p.error));
         if (noise && ++s->noise >= IMAP_NOISE_MAX && s->phase != PHASE_CLOSE)
             bye(s, "This is an IMAP server");

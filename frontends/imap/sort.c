@@ -10,7 +10,7 @@
 #include "imap_search.h"
 
 struct sort_args {
-    struct imap_search search;
+    struct imap_search search; /* first: imap_search_refused */
     struct tb_sort_key key[TB_SORT_KEYS];
     size_t keys;
     struct tb_sort *sort; /* owned */

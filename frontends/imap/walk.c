@@ -47,12 +47,14 @@ enum tb_rc imap_set_ranges(const struct imap_set *set, uint32_t last, bool stric
     return TB_OK;
 }
 
-/* saved_uids: "$": what is left of it in the view; none is no error (RFC 5182 2.1). */
-static enum tb_rc saved_uids(struct imap_session *s, struct tb_uidset *out)
+/* add_saved: "$", what is left of it in the view; none is no error (RFC 5182 2.1). */
+static enum tb_rc add_saved(struct imap_session *s, struct tb_uidset *out)
 {
     struct tb_uidset left;
     tb_uidset_init(&left);
     tb_uidset_intersect(&s->saved, tb_view_uids(s->view), &left);
+    for (size_t i = 0; i < out->n; i++)
+        tb_uidset_add(&left, out->v[i].first, out->v[i].last);
     struct tb_range *v = tb_arena_alloc(&s->arena, (left.n + 1) * sizeof *v);
     bool good = v && !left.failed;
     if (good && left.n > 0)
@@ -70,13 +72,11 @@ enum tb_rc imap_set_resolve(struct imap_session *s, const struct imap_set *set, 
     *out = (struct tb_uidset){0};
     if (!v)
         return TB_LIMIT;
-    if (set->saved)
-        return saved_uids(s, out);
     enum tb_rc rc = imap_set_ranges(set, last, !uid, v, &n);
     for (size_t i = 0; i < n && !uid; i++)
         v[i] = (struct tb_range){tb_view_uid(s->view, v[i].first), tb_view_uid(s->view, v[i].last)};
     *out = (struct tb_uidset){.v = v, .n = n, .cap = n};
-    return rc;
+    return rc == TB_OK && set->saved ? add_saved(s, out) : rc;
 }
 
 bool imap_walk_init(struct imap_walk *w, struct imap_session *s, const struct tb_uidset *set)

@@ -45,8 +45,8 @@ void imap_parse_acl(struct imap_parser *p, struct imap_cmd *cmd)
         return;
     imap_sp(p);
     a->identifier = imap_astring(p);
-    if (!p->failed && a->identifier.len == 0)
-        imap_fail(p, "BAD An identifier is needed");
+    if (!p->failed && (a->identifier.len == 0 || !tb_utf8_valid(a->identifier)))
+        imap_fail(p, "BAD An identifier is needed"); /* what cannot be prepared is none: RFC 4314 3 */
     if (verb != 'S')
         return;
     imap_sp(p);

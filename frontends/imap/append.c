@@ -592,11 +592,14 @@ static void appenduid(struct imap_session *s, struct tb_buf *b, const struct app
     for (const struct message *m = a->first; m; m = m->next)
         tb_uidset_add(&uids, m->target.uid, m->target.uid);
     imap_notify_own(s, t->id.acct, t->mbox, &uids);
-    tb_buf_str(b, "OK [APPENDUID ");
-    tb_buf_u64(b, t->uidvalidity);
-    tb_buf_char(b, ' ');
-    tb_uidset_write(&uids, b);
-    tb_buf_str(b, "] ");
+    tb_buf_str(b, "OK ");
+    if (a->find->rights & TB_RIGHT_READ) { /* who may not read there learns no UIDs: RFC 4315 3, RFC 9051 6.3.12 */
+        tb_buf_str(b, "[APPENDUID ");
+        tb_buf_u64(b, t->uidvalidity);
+        tb_buf_char(b, ' ');
+        tb_uidset_write(&uids, b);
+        tb_buf_str(b, "] ");
+    }
     b->failed |= uids.failed;
     tb_uidset_free(&uids);
 }

@@ -169,6 +169,8 @@ static enum imap_run copy(struct imap_session *s, struct imap_cmd *cmd, bool mov
     if (tb_uidset_count(&c->from) == 0 && a->last == 0)
         return imap_reply(cmd, "OK No messages");
     imap_notify_own(s, a->to->id.acct, a->to->mailbox.mbox, &c->to);
+    if (!(a->to->rights & TB_RIGHT_READ)) /* who may not read there learns no UIDs: RFC 4315 3, RFC 9051 6.4.7 */
+        return move ? moved(s, cmd, a) : imap_reply(cmd, "OK COPY completed");
     tb_buf_init(&b, 16 << 20);
     copyuid(&b, c);
     if (!move)

@@ -325,6 +325,10 @@ static void put_attributes(struct imap_session *s, const struct list_args *a, co
             imap_puts(o, "\\Noselect");
         return;
     }
+    /* with STATUS, which only who may read is told: RFC 5819 2 */
+    bool hidden = m->selectable && a->give & LIST_STATUS && !(a->rights[m - a->v] & TB_RIGHT_READ);
+    if (hidden)
+        imap_puts(o, "\\Noselect ");
     if (!m->selectable)
         imap_puts(o, a->extended && m->mbox == 0 && !m->has_children ? "\\NonExistent " : "\\Noselect ");
     imap_puts(o, m->has_children ? "\\HasChildren" : "\\HasNoChildren");

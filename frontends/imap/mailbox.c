@@ -136,9 +136,11 @@ enum imap_run imap_run_create(struct imap_session *s, struct imap_cmd *cmd)
             return imap_reply(cmd, "NO [USEATTR] No mailbox here can have that use");
         if (!imap_locate(s, a->mailbox, &where))
             return imap_reply(cmd, IMAP_NOPERM);
+        if (a->special != 0 && !where.own) /* their owner's affair (shared.c); RFC 6154 3: nothing is made without it */
+            return imap_reply(cmd, "NO [USEATTR] No special use in a mailbox of another user");
         if (!(e = imap_errand_of(s, cmd, &where)))
             return imap_reply_rc(cmd, TB_LIMIT);
-        e->special = where.own ? a->special : 0;
+        e->special = a->special;
         imap_errand_start(s, e, work_create);
     }
     if (e->busy)

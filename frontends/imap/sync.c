@@ -50,8 +50,8 @@ void imap_put_flags_lists(struct imap_session *s, const struct imap_keywords *k)
                 imap_put(o, k->names[i]);
             }
         }
-        if (permanent)
-            imap_puts(o, keywords     ? " \\*)] Flags permitted\r\n"
+        if (permanent) /* without \* when there is no room for another keyword: RFC 9051 7.1 */
+            imap_puts(o, keywords     ? k->n < TB_KEYWORDS_MAX ? " \\*)] Flags permitted\r\n" : ")] Flags permitted\r\n"
                          : flags != 0 ? ")] Flags permitted\r\n"
                                       : ")] No permanent flags permitted\r\n");
         else

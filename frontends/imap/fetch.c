@@ -291,29 +291,48 @@ void imap_parse_fetch(struct imap_parser *p, struct imap_cmd *cmd)
 
 /* ---- writing ---- */
 
-static bool tells_modseq(const struct imap_fetch *f)
+static bool tells(const struct imap_fetch *f, const struct imap_fetch_kind *k)
 {
     for (size_t i = 0; i < f->kinds_n; i++)
-        if (f->kinds[i] == &kind_modseq)
+        if (f->kinds[i] == k)
             return true;
     return false;
 }
 
+/* put_due: what is told though not asked for because \Seen was set: RFC 3501 6.4.5, RFC 7162 3.2.4, RFC 9051 7.5.2. */
+static char *put_due(const struct imap_session *s, const struct imap_fetch *f, char *p,
+                     const struct imap_fetch_message *m)
+{
+    bool uid = s->enabled & (IMAP_CONDSTORE | IMAP_REV2) && !(s->enabled & IMAP_UIDONLY);
+    if (!tells(f, &kind_flags)) {
+        p = kind_flags.put(p, m);
+        *p++ = ' ';
+    }
+    if (uid && !tells(f, &kind_uid)) {
+        p = kind_uid.put(p, m);
+        *p++ = ' ';
+    }
+    if (s->enabled & IMAP_CONDSTORE && !tells(f, &kind_modseq)) {
+        p = kind_modseq.put(p, m);
+        *p++ = ' ';
+    }
+    return p;
+}
+
 bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct tb_row *row, uint32_t seqno,
-                      const struct tb_cached *texts, bool with_flags)
+                      const struct tb_cached *texts, bool seen)
 {
     static const struct imap_keywords no_keywords;
     struct imap_fetch_message m = {
         .row = row, .seqno = seqno, .account = s->account, .keywords = f->keywords ? f->keywords : &no_keywords};
     size_t room = f->room + IMAP_U64_ROOM + 16;
-    with_flags = with_flags && !(f->needs & NEEDS_FLAGS);
-    if (row->keywords != 0 && !f->keywords && ((f->needs & NEEDS_FLAGS) || with_flags)) {
+    if (row->keywords != 0 && !f->keywords && ((f->needs & NEEDS_FLAGS) || seen)) {
         struct imap_keywords *k = tb_arena_alloc(&s->arena, sizeof *k);
         if (!k || imap_keywords_load(s, &s->arena, k) != TB_OK)
             return false;
         m.keywords = f->keywords = k;
     }
-    room += m.keywords->bytes + (with_flags ? kind_flags.room + kind_modseq.room + 2 : 0);
+    room += m.keywords->bytes + (seen ? kind_flags.room + kind_uid.room + kind_modseq.room + 3 : 0);
     if (f->needs & NEEDS_CACHE) {
         m.envelope = texts->envelope;
         m.bodystructure = texts->bodystructure;
@@ -329,20 +348,14 @@ bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct
     char *p = imap_room(&s->out, room);
     if (!p)
         return false;
-    p = imap_fmt_fetch(s, p, seqno, row->uid);
+    char *start = p = imap_fmt_fetch(s, p, seqno, row->uid);
     for (size_t i = 0; i < f->kinds_n; i++) {
         p = f->kinds[i]->put(p, &m);
         *p++ = ' ';
     }
-    if (with_flags) {
-        p = kind_flags.put(p, &m);
-        if (s->enabled & IMAP_CONDSTORE && !tells_modseq(f)) {
-            *p++ = ' ';
-            p = kind_modseq.put(p, &m);
-        }
-    } else if (f->kinds_n > 0)
-        p--;
-    imap_wrote(&s->out, p);
+    if (seen)
+        p = put_due(s, f, p, &m);
+    imap_wrote(&s->out, p > start ? p - 1 : p);
     return true;
 }
 
@@ -390,7 +403,7 @@ static enum imap_run fetch_start(struct imap_session *s, struct imap_cmd *cmd, s
     tb_buf_init(&f->body_text, TB_MIME_TEXT_MAX + 1024);
     if (f->vanished && !(s->enabled & IMAP_QRESYNC))
         return imap_reply(cmd, "BAD ENABLE QRESYNC first");
-    if (tells_modseq(f))
+    if (tells(f, &kind_modseq))
         imap_condstore(s);
     if (s->enabled & IMAP_UIDONLY && !f->uid_asked) /* the response begins with it: RFC 9586 3.3 */
         leave_out_uid(f);

@@ -106,10 +106,10 @@ struct imap_fetch { /* arena; args and state of one FETCH */
 };
 /*
  * imap_fetch_begin: "* n FETCH (" and the items that are no sections. texts: of the message, or NULL when no
- * item needs them. with_flags: FLAGS are due though not asked for. False: no memory, nothing was written.
+ * item needs them. seen: \Seen was set by this FETCH. False: no memory, nothing was written.
  */
 bool imap_fetch_begin(struct imap_session *s, struct imap_fetch *f, const struct tb_row *row, uint32_t seqno,
-                      const struct tb_cached *texts, bool with_flags);
+                      const struct tb_cached *texts, bool seen);
 
 /*
  * imap_fetch_atts: "(" fetch-att *(SP fetch-att) ")", checked; the text. imap_fetch_unasked: begin to tell these items

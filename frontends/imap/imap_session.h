@@ -226,6 +226,7 @@ struct imap_cmd {
     void (*cleanup)(struct imap_session *s,
                     struct imap_cmd *cmd); /* at the end, also when the connection closes; may be NULL */
     struct tb_slice reply;                 /* arena or static: what follows the tag */
+    bool holds; /* its search keys have sequence numbers: no VANISHED or EXPUNGE after all (RFC 7162 3.2.10.2) */
 };
 /* imap_verb_abroad: may the verb run while the session sits in another's account (P2)? */
 bool imap_verb_abroad(const struct imap_verb *v);
@@ -600,6 +601,8 @@ void imap_status_items(struct imap_parser *p, struct imap_status *status);
 void imap_status_add(struct imap_status *status, const char *name);
 /* imap_status_scans: may an item cost more than a look at the mailbox's row? */
 bool imap_status_scans(const struct imap_status *status);
+/* imap_status_condstore: is HIGHESTMODSEQ among them, which enables CONDSTORE (RFC 7162 3.1)? */
+bool imap_status_condstore(const struct imap_status *status);
 /* imap_status_scan: do what it costs, on the account's owner, before imap_put_status. */
 void imap_status_scan(struct tb_account *a, const struct tb_mailbox *m, struct imap_status *status);
 /* imap_put_status: "* STATUS name (...)". */
@@ -746,14 +749,14 @@ uint64_t imap_notify_self(const struct imap_session *s);
 void imap_notify_end(struct imap_session *s);
 void imap_on_change(void *session); /* idle.c: the selected mailbox has changed */
 
-/* ---- change.c ---- */
-/*
- * imap_change_begin: start changing messages of the view (uids NULL: all); false without memory. imap_change_over:
 /* ---- search.c ---- */
 /* imap_search_refused: a command was refused with NO as it was parsed. What was saved is gone if it was a SEARCH or
  * SORT that would have saved (RFC 5182 2.1). */
 void imap_search_refused(struct imap_session *s, const struct imap_cmd *cmd);
 
+/* ---- change.c ---- */
+/*
+ * imap_change_begin: start changing messages of the view (uids NULL: all); false without memory. imap_change_over:
  * false while it goes on: the run function returns RUN_WAIT and is called again; else the result, and what was copied
  * or removed (may be NULL without memory). imap_change_end: give it back, before the view closes.
  */

@@ -525,6 +525,8 @@ static enum imap_run list(struct imap_session *s, struct imap_cmd *cmd, struct l
     static const char *const done[] = {
         [KIND_LIST] = "OK LIST completed", [KIND_LSUB] = "OK LSUB completed", [KIND_XLIST] = "OK XLIST completed"};
     bool fresh = !a->matchers;
+    if (fresh && imap_status_condstore(&a->status))
+        imap_condstore(s);
     enum tb_rc rc = fresh ? list_start(s, a) : TB_OK;
     if (rc == TB_OK && (fresh || a->gathering)) {
         if (!list_gather(s, cmd, a))

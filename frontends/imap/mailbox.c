@@ -404,6 +404,15 @@ bool imap_status_scans(const struct imap_status *status)
     return false;
 }
 
+bool imap_status_condstore(const struct imap_status *status)
+{
+    for (size_t i = 0; i < status->n; i++)
+        if (status_items[status->item[i]].kind == STATUS_U64 &&
+            status_items[status->item[i]].offset == offsetof(struct tb_mailbox, highestmodseq))
+            return true;
+    return false;
+}
+
 void imap_status_scan(struct tb_account *a, const struct tb_mailbox *m, struct imap_status *status)
 {
     status->deleted_bytes = m->deleted > 0 ? tb_quota_deleted_bytes(a, m->mbox) : 0;
@@ -455,6 +464,8 @@ enum imap_run imap_run_status(struct imap_session *s, struct imap_cmd *cmd)
         if (!(e = imap_errand_of(s, cmd, &where)))
             return imap_reply_rc(cmd, TB_LIMIT);
         e->on = imap_status_scans(&a->status);
+        if (imap_status_condstore(&a->status))
+            imap_condstore(s);
         imap_errand_start(s, e, work_status);
     }
     if (e->busy)

@@ -304,7 +304,7 @@ uint32_t imap_seq_number(struct imap_parser *p)
     return imap_try(p, '*') ? 0 : imap_nz_number(p);
 }
 
-/* sequence-set = (seq-number / seq-range) *("," (seq-number / seq-range)) / "$" */
+/* sequence-set = (seq-number / seq-range) ["," sequence-set] / "$"; so "$" ends a set that has it (RFC 9051 9) */
 void imap_sequence_set(struct imap_parser *p, struct imap_set *set)
 {
     size_t most = 1;

@@ -406,6 +406,7 @@ void imap_parse_search(struct imap_parser *p, struct imap_cmd *cmd)
     a->tag = cmd->tag;
     imap_search_return(p, a, true);
     imap_search_program(p, a);
+    cmd->holds = a->seqnos;
 }
 
 /* ---- running ---- */
@@ -424,19 +425,21 @@ static bool ranges_room(struct unresolved *u, size_t n, struct tb_arena *arena)
     return true;
 }
 
-/* saved_ranges: "$" is what is left of it in the view; none is no error (RFC 5182 2.1). */
-static enum tb_rc saved_ranges(struct unresolved *u, struct tb_view *v, const struct tb_uidset *saved,
-                               struct tb_arena *arena)
+/* add_saved: "$" to what is there, what is left of it in the view; none is no error (RFC 5182 2.1). */
+static enum tb_rc add_saved(struct unresolved *u, struct tb_view *v, const struct tb_uidset *saved,
+                            struct tb_arena *arena)
 {
-    struct tb_uidset left;
-    tb_uidset_init(&left);
+    struct tb_uidset all;
+    tb_uidset_init(&all);
     if (saved)
-        tb_uidset_intersect(saved, tb_view_uids(v), &left);
-    bool good = !left.failed && ranges_room(u, left.n, arena);
-    if (good && left.n > 0)
-        memcpy(u->set.v, left.v, left.n * sizeof *left.v);
-    u->set.n = good ? left.n : 0;
-    tb_uidset_free(&left);
+        tb_uidset_intersect(saved, tb_view_uids(v), &all);
+    for (size_t i = 0; i < u->set.n; i++)
+        tb_uidset_add(&all, u->set.v[i].first, u->set.v[i].last);
+    bool good = !all.failed && ranges_room(u, all.n, arena);
+    if (good && all.n > 0)
+        memcpy(u->set.v, all.v, all.n * sizeof *all.v);
+    u->set.n = good ? all.n : 0;
+    tb_uidset_free(&all);
     return good ? TB_OK : TB_LIMIT;
 }
 
@@ -444,14 +447,12 @@ static enum tb_rc saved_ranges(struct unresolved *u, struct tb_view *v, const st
 static enum tb_rc set_resolve(struct unresolved *u, bool uid, struct tb_view *v, const struct tb_uidset *saved,
                               struct tb_arena *arena)
 {
-    if (u->wire.saved)
-        return saved_ranges(u, v, saved, arena);
     if (!ranges_room(u, u->wire.n, arena))
         return TB_LIMIT;
     enum tb_rc rc = imap_set_ranges(&u->wire, uid ? tb_view_uid_max(v) : tb_view_count(v), false, u->set.v, &u->set.n);
     for (size_t i = 0; i < u->set.n && !uid; i++)
         u->set.v[i] = (struct tb_range){tb_view_uid(v, u->set.v[i].first), tb_view_uid(v, u->set.v[i].last)};
-    return rc;
+    return rc == TB_OK && u->wire.saved ? add_saved(u, v, saved, arena) : rc;
 }
 
 enum tb_rc imap_search_resolve(struct tb_search_key *k, struct tb_view *v, const struct tb_uidset *saved, bool again,
@@ -773,16 +774,15 @@ enum imap_run imap_put_esearch(struct imap_session *s, struct imap_search *a, co
 enum imap_run imap_search_failed(struct imap_session *s, struct imap_cmd *cmd, const struct imap_search *a,
                                  enum tb_rc rc)
 {
-    if (a->wants & RETURN_SAVE)
     if (rc == TB_INVALID) /* BAD leaves what was saved: RFC 5182 2.1 */
-        return imap_reply(cmd, s->enabled & IMAP_UIDONLY ? IMAP_UIDREQUIRED : "BAD No such message");
+        return imap_reply(cmd, IMAP_UIDREQUIRED);
+    if (a->wants & RETURN_SAVE)
         tb_uidset_free(&s->saved);
     if (a->last > 0 && a->whole) /* RFC 9738 3.3 */
         return imap_limit_reply(s, cmd, false, s->config->imap_message_limit, 0, "Too many messages to be ordered");
-    if (rc == TB_INVALID)
-        return imap_reply(cmd, IMAP_UIDREQUIRED);
     return imap_reply_rc(cmd, rc);
 }
+
 void imap_search_refused(struct imap_session *s, const struct imap_cmd *cmd)
 {
     const struct imap_search *a = cmd->args; /* SORT's begin with it */
@@ -790,7 +790,6 @@ void imap_search_refused(struct imap_session *s, const struct imap_cmd *cmd)
     if (saves && a && a->wants & RETURN_SAVE)
         tb_uidset_free(&s->saved);
 }
-
 
 /* limit: if more messages than are allowed would be looked at, look at the highest of them only (RFC 9738 3.1). Those
  * are looked at that are in every set which must hold. */

@@ -177,8 +177,8 @@ static bool go_there(struct imap_session *s, struct select_args *a, enum tb_rc *
 {
     if (!a->located) {
         bool was = s->view != NULL;
-        imap_unselect(s);                                   /* also when what follows fails: RFC 3501 6.3.1 */
-        if (was && s->enabled & (IMAP_QRESYNC | IMAP_REV2)) /* RFC 7162 3.2.11, RFC 9051 6.3.2 */
+        imap_unselect(s); /* also when what follows fails: RFC 3501 6.3.1 */
+        if (was)          /* whatever was enabled: RFC 7162 3.2.11, RFC 9051 6.3.2 */
             imap_puts(&s->out, "* OK [CLOSED] The mailbox before is closed\r\n");
         a->located = true;
         if (!imap_locate(s, a->mailbox, &a->where)) {
@@ -236,10 +236,10 @@ enum imap_run imap_run_close(struct imap_session *s, struct imap_cmd *cmd)
     if (expunges && !imap_change_over(cmd, &rc, NULL))
         return RUN_WAIT;
     imap_change_end(s, cmd);
-    enum imap_run r = rc != TB_OK && rc != TB_NOTFOUND ? imap_reply_rc(cmd, rc)
-                                                       : imap_reply_modseq(s, cmd, "CLOSE completed");
     imap_unselect(s);
-    return r;
+    if (rc != TB_OK && rc != TB_NOTFOUND)
+        return imap_reply_rc(cmd, rc);
+    return imap_reply(cmd, "OK CLOSE completed"); /* never HIGHESTMODSEQ: RFC 7162 3.2.8 */
 }
 
 enum imap_run imap_run_unselect(struct imap_session *s, struct imap_cmd *cmd)

@@ -210,6 +210,7 @@ static bool parse(struct imap_session *s)
         } else {
             imap_search_refused(s, &s->cmd);
             put_tagged(s, tag, tb_slice_str(p.error));
+        }
         if (noise && ++s->noise >= IMAP_NOISE_MAX && s->phase != PHASE_CLOSE)
             bye(s, "This is an IMAP server");
         return false;
@@ -445,7 +446,7 @@ static void forget_user(struct imap_session *s)
 static enum imap_run phase_reply(struct imap_session *s)
 {
     uint8_t flags = s->cmd.verb->flags;
-    uint8_t how = sync_how(s) | (flags & VERB_SHIFTS ? SYNC_EXPUNGE : 0);
+    uint8_t how = sync_how(s) | (flags & VERB_SHIFTS && !s->cmd.holds ? SYNC_EXPUNGE : 0);
     bool looks = s->view && !(flags & VERB_QUIET) && imap_notify_how(s, s->cmd.verb, &how);
     if (looks && !imap_contexts_active(s) && !imap_sync(s, how))
         return RUN_WAIT;

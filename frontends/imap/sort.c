@@ -72,6 +72,7 @@ void imap_parse_sort(struct imap_parser *p, struct imap_cmd *cmd)
     imap_expect(p, ')');
     imap_sp(p);
     imap_search_criteria(p, &a->search);
+    cmd->holds = a->search.seqnos;
 }
 
 static void sort_cleanup(struct imap_session *s, struct imap_cmd *cmd)

@@ -158,7 +158,7 @@ bool imap_put_flags(struct imap_session *s, uint32_t seqno, const struct tb_row 
     p = imap_fmt_fetch(s, p, seqno, row->uid);
     if (s->enabled & IMAP_UIDONLY)
         what &= (uint8_t)~TELL_UID;
-    else if (s->enabled & (IMAP_QRESYNC | IMAP_REV2)) /* RFC 9051 7.5.2: unasked, always */
+    else if (s->enabled & (IMAP_CONDSTORE | IMAP_REV2)) /* unasked, always: RFC 7162 3.2.4, RFC 9051 7.5.2 */
         what |= TELL_UID;
     if (what & TELL_UID) {
         p = IMAP_FMT(p, "UID ");

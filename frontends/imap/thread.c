@@ -41,6 +41,7 @@ void imap_parse_thread(struct imap_parser *p, struct imap_cmd *cmd)
         imap_fail(p, "BAD No such THREAD algorithm");
     imap_sp(p);
     imap_search_criteria(p, &a->search);
+    cmd->holds = a->search.seqnos;
 }
 
 static void thread_cleanup(struct imap_session *s, struct imap_cmd *cmd)

@@ -211,6 +211,7 @@ class World:
             if before:
                 before()
             word, names, text = ask(self.bob, fill(command, name))
+            text = re.sub(rb"\* OK \[CLOSED\] [^\r]*\r\n", b"", text)  # of the mailbox before
             said[column] = text.replace(url_of(name), b"?").replace(name.strip(b'"'), b"?")
             bad = [s.decode() for s in self.leaks(text, name)] if column in ABSENT else []
             label = "%s: %s: %s" % (where, command, column)

@@ -531,7 +531,7 @@ bool imap_fetch_unasked(struct imap_session *s, struct imap_cmd *cmd, struct tb_
     tb_buf_init(&f->body_text, TB_MIME_TEXT_MAX + 1024);
     f->started = !p.failed && imap_walk_init(&f->walk, s, &f->uids) &&
                  (f->sections_n == 0 || (f->window = imap_window_new(s, f)) != NULL);
-    if (tells_modseq(f))
+    if (tells(f, &kind_modseq))
         imap_condstore(s);
     return f->started;
 }

@@ -166,7 +166,8 @@ static enum tb_rc count_segment(struct cut *c, uint32_t segment, struct tb_error
         c->needed = true;
         c->lost.frames++;
         c->lost.bytes += f.len;
-        rc = tb_survey_records(&f, count_record, &c->lost, &why); /* a damaged list: counted up to there */
+        if (tb_survey_records(&f, count_record, &c->lost, &why) != TB_OK)
+            c->lost.records++; /* a damaged list: counted up to there, and as one */
     }
     tb_survey_close(s);
     return rc == TB_NOTFOUND ? TB_OK : rc;

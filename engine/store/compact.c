@@ -255,6 +255,23 @@ enum tb_rc tb_compact_take(struct tb_io *io, const char *shard_dir, struct tb_di
     return rc == TB_OK ? tb_index_settle(io, shard_dir, err) : rc;
 }
 
+enum tb_rc tb_compact_install(struct tb_io *io, const struct tb_log_config *cfg, const char *shard_dir,
+                              const char *path, uint64_t seq, struct tb_disk_ckpt *ckpt, struct tb_error *err)
+{
+    char next[TB_INDEX_PATH];
+    path_of(shard_dir, "index.mdb.next", next);
+    int rc = tb_io_rename(io, path, next);
+    if (rc == 0)
+        rc = tb_io_sync_dir(io, shard_dir);
+    if (rc < 0)
+        return tb_error_set(err, TB_IO, -rc, "%s cannot be made", next);
+    ckpt->seq = seq;
+    ckpt->epoch = cfg->epoch;
+    ckpt->shard = cfg->shard;
+    memcpy(ckpt->uuid, cfg->uuid, sizeof(ckpt->uuid));
+    return tb_compact_take(io, shard_dir, ckpt, err);
+}
+
 enum tb_rc tb_compact_shard(struct tb_io *io, const char *shard_dir, struct tb_compacted *out, struct tb_error *err)
 {
     enum { PAGE = 4096 };

@@ -43,6 +43,14 @@ enum tb_rc tb_compact_make(struct tb_io *io, const char *shard_dir, const struct
  */
 enum tb_rc tb_compact_take(struct tb_io *io, const char *shard_dir, struct tb_disk_ckpt *ckpt,
                            struct tb_error *err) TB_USE_RESULT;
+/*
+ * tb_compact_install: an index made elsewhere (the file at `path`, whole, synced and closed) takes the place of what
+ * there is. *ckpt tells its txnid, applied, last, chain and meta, and is completed here; seq: of the record before. OK;
+ * IO, as tb_compact_take. Blocks.
+ */
+enum tb_rc tb_compact_install(struct tb_io *io, const struct tb_log_config *cfg, const char *shard_dir,
+                              const char *path, uint64_t seq, struct tb_disk_ckpt *ckpt,
+                              struct tb_error *err) TB_USE_RESULT;
 /* tb_compact_shard: both, on a shard that nobody has open; counts into out. */
 enum tb_rc tb_compact_shard(struct tb_io *io, const char *shard_dir, struct tb_compacted *out,
                             struct tb_error *err) TB_USE_RESULT;

@@ -2,9 +2,9 @@
  * rebuild.c: from suspicion to a sound index. See rebuild.h.
  *
  * Must never: give up what was acknowledged. The log must be whole from the base on, and reach at least as far as the
- * last confirmed checkpoint says; otherwise nothing is changed and a person decides. The order on disk (new index whole
- * and synced, old one renamed, new one renamed, checkpoint record) is covered by the mark: whatever a crash in between
- * leaves is suspect again. Thread: a shard's owner at start, a helper later; blocks.
+ * last confirmed checkpoint says; otherwise nothing is changed and a person decides. The new index, whole and synced,
+ * takes the old one's place as a compacted one does (C1), and is suspect until the log behind it is replayed. Thread: a
+ * shard's owner at start, a helper later; blocks.
  */
 #include "engine/store/rebuild.h"
 
@@ -59,8 +59,6 @@ void tb_suspect(struct tb_io *io, const char *shard_dir, enum tb_suspicion how)
 void tb_suspect_clear(struct tb_io *io, const char *shard_dir)
 {
     char path[PATH_LONG];
-    path_of(shard_dir, "index.mdb.damaged", path);
-    (void)tb_io_unlink(io, path); /* usually not there */
     path_of(shard_dir, "SUSPECT", path);
     int rc = tb_io_unlink(io, path);
     if (rc == 0)
@@ -296,32 +294,6 @@ static void forget_lock(struct tb_io *io, const char *shard_dir, const char *nam
     (void)tb_io_unlink(io, path); /* LMDB's, disposable */
 }
 
-static enum tb_rc install(struct tb_io *io, const struct tb_log_config *cfg, const char *shard_dir, uint64_t seq,
-                          struct tb_disk_ckpt *ckpt, struct tb_error *err)
-{
-    char fresh[PATH_LONG], index[PATH_LONG], old[PATH_LONG], record[PATH_LONG];
-    path_of(shard_dir, "index.mdb.new", fresh);
-    path_of(shard_dir, "index.mdb", index);
-    path_of(shard_dir, "index.mdb.damaged", old);
-    path_of(shard_dir, "CKPT", record);
-    forget_lock(io, shard_dir, "index.mdb-lock");
-    forget_lock(io, shard_dir, "index.mdb.new-lock");
-    tb_suspect(io, shard_dir, TB_SUSPECT);
-    int rc = tb_io_rename(io, index, old);
-    if (rc == 0 || rc == -ENOENT)
-        rc = tb_io_rename(io, fresh, index);
-    if (rc == 0)
-        rc = tb_io_sync_dir(io, shard_dir);
-    if (rc < 0)
-        return tb_error_set(err, TB_IO, -rc, "%s cannot be put in place", index);
-    ckpt->seq = seq + 1;
-    ckpt->epoch = cfg->epoch;
-    ckpt->shard = cfg->shard;
-    memcpy(ckpt->uuid, cfg->uuid, 16);
-    tb_ckpt_seal(ckpt);
-    return tb_slot_write(io, record, ckpt->seq, ckpt, sizeof(*ckpt), err);
-}
-
 enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, const char *shard_dir,
                             struct tb_error *err)
 {
@@ -343,7 +315,9 @@ enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, c
         rc = from_nothing(io, cfg, fresh, was.applied, &ckpt, err);
     if (rc == TB_OK && !tb_index_walks(io, fresh, ckpt.meta, err))
         rc = TB_CORRUPT;
-    if (rc == TB_OK)
-        rc = install(io, cfg, shard_dir, was.seq, &ckpt, err);
-    return rc;
+    if (rc != TB_OK)
+        return rc;
+    forget_lock(io, shard_dir, "index.mdb.new-lock");
+    tb_suspect(io, shard_dir, TB_SUSPECT);
+    return tb_compact_install(io, cfg, shard_dir, fresh, was.seq, &ckpt, err);
 }

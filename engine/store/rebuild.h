@@ -29,7 +29,7 @@ void tb_suspect_clear(struct tb_io *io, const char *shard_dir);
 bool tb_index_sound(struct tb_io *io, const char *shard_dir, struct tb_error *err);
 /*
  * tb_index_rebuild: make a closed shard's index again, up to where a copy ends, or empty; the log from there on is then
- * replayed by whoever opens it. cfg: of its log. The old index stays beside it as index.mdb.damaged. OK; CORRUPT: the
+ * replayed by whoever opens it. cfg: of its log. OK; CORRUPT: the
  * log cannot give what the index held (err says what is missing): nothing was changed; IO, NOSPACE, LIMIT. Blocks.
  */
 enum tb_rc tb_index_rebuild(struct tb_io *io, const struct tb_log_config *cfg, const char *shard_dir,

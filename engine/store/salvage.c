@@ -377,24 +377,6 @@ static void numbers(struct tb_salvage *g)
     g->uidvalidity += far < left ? far : left;
 }
 
-/* take_place: by the order that a compacted index has (C1): the old one is the index until CKPT names the new one. */
-static enum tb_rc take_place(const struct tb_salvage *g, const char *path, uint64_t seq, struct tb_disk_ckpt *ckpt,
-                             struct tb_error *err)
-{
-    char next[TB_INDEX_PATH];
-    (void)snprintf(next, sizeof(next), "%.990s/index.mdb.next", g->shard_dir);
-    int rc = tb_io_rename(g->io, path, next);
-    if (rc == 0)
-        rc = tb_io_sync_dir(g->io, g->shard_dir);
-    if (rc < 0)
-        return tb_error_set(err, TB_IO, -rc, "%s cannot be made", next);
-    ckpt->seq = seq;
-    ckpt->epoch = g->cfg->epoch;
-    ckpt->shard = g->cfg->shard;
-    memcpy(ckpt->uuid, g->cfg->uuid, 16);
-    return tb_compact_take(g->io, g->shard_dir, ckpt, err);
-}
-
 enum tb_rc tb_index_salvage(struct tb_io *io, const struct tb_log_config *cfg, const char *shard_dir, const char *dir,
                             uint32_t shards, struct tb_salvaged *out, struct tb_error *err)
 {
@@ -430,7 +412,7 @@ enum tb_rc tb_index_salvage(struct tb_io *io, const struct tb_log_config *cfg, c
     if (rc == TB_OK && !tb_index_walks(io, path, ckpt.meta, err))
         rc = TB_CORRUPT;
     if (rc == TB_OK)
-        rc = take_place(&g, path, was.seq, &ckpt, err);
+        rc = tb_compact_install(io, cfg, shard_dir, path, was.seq, &ckpt, err);
     out->shards += rc == TB_OK;
     return rc;
 }

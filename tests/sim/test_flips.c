@@ -265,7 +265,7 @@ static void put_back(void)
 {
     static const char *const debris[] = {"shard-00/SUSPECT",
                                          "shard-00/index.mdb-lock",
-                                         "shard-00/index.mdb.damaged",
+                                         "shard-00/index.mdb.next",
                                          "shard-00/index.mdb.new",
                                          "shard-00/copy-0",
                                          "shard-00/copy-1",

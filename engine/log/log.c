@@ -797,18 +797,22 @@ static bool current_ready(const struct tb_log *log)
     return segment_ready(log, log->segment);
 }
 
-/* last_frame_read: blocks of which the last frame is bytes `at` on, as they are on the disk: the frame is checked, and
- * what of the one before lies in its first block is read until it is certain. 0 or -errno. */
+/* last_frame_read: blocks of which the last frame is bytes `at` on, as they are on the disk: the frame is checked, its
+ * own checksum field too, and what of the one before lies in its first block is read until it is certain. 0 or -errno.
+ */
 static int64_t last_frame_read(struct tb_log *log, int fd, uint8_t *block, size_t len, uint64_t from, size_t at)
 {
     enum { TRIES = 3 };
+    struct tb_disk_frame h;
     uint8_t lead[TB_BLOCK];
     int64_t n = -EIO;
     for (int i = 0; i < TRIES; i++) {
         n = tb_io_pread(log->cfg.io, fd, block, len, from);
         if (n < 0)
             return n;
-        if (n == (int64_t)len && tb_crc32c(log->seed, block + at + 8, log->scanned - 8) == log->chain)
+        memcpy(&h, block + at, sizeof(h));
+        if (n == (int64_t)len && h.magic == TB_FRAME_MAGIC && h.crc == log->chain &&
+            tb_crc32c(log->seed, block + at + 8, log->scanned - 8) == log->chain)
             break;
         n = -EIO;
     }

@@ -113,7 +113,7 @@ void tb_gc_cancel(struct tb_shard *s)
 
 bool tb_gc_quiet(const struct tb_shard *s)
 {
-    return s->gc == NULL || !s->gc->busy;
+    return s->gc == NULL || (!s->gc->busy && !s->gc->freeing); /* its ops are in its own memory */
 }
 
 /* resumed: an op came back: may GC go on? */

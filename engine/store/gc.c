@@ -737,7 +737,7 @@ static bool in_vain(const struct tb_gc *gc)
     return short_of_space(gc) && gc->to_move > room_left(gc, &tight);
 }
 
-/* stop_moving: no space, for now. */
+/* stop_moving: there is no space to move anything to: the pass ends, and what it looked at is looked at again. */
 static void stop_moving(struct tb_gc *gc)
 {
     rest(gc);

@@ -25,7 +25,7 @@ enum {
     CONTEXT_PROGRAM_MAX = 64 << 10, /* bytes of one search program and its name */
     CONTEXT_RANGES_MAX = 512 << 10, /* of all results: 4 MiB */
     CONTEXT_AGE_S = 5,
-    TODO_RANGES_MAX = 4096, /* more are looked at as one range */
+    PENDING_RANGES_MAX = 4096, /* more are looked at as one range */
     CANCEL_TAGS_MAX = 100
 };
 
@@ -43,9 +43,9 @@ struct context {
 struct imap_contexts {
     struct context *v[CONTEXTS_MAX]; /* owned */
     size_t n;
-    struct tb_uidset todo;         /* owned: messages to look at again */
+    struct tb_uidset pending;      /* owned: messages to look at again */
     struct tb_uidset arrived, own; /* owned: ... of them those that are new; that this session stored */
-    uint32_t uidnext;              /* of the view, when todo was looked after last */
+    uint32_t uidnext;              /* of the view, when pending was looked after last */
     uint32_t uid_max;
     /* the run that is under way */
     bool active;
@@ -105,7 +105,7 @@ void imap_contexts_end(struct imap_session *s)
     run_end(s, x);
     for (size_t i = 0; i < x->n; i++)
         context_free(x->v[i]);
-    tb_uidset_free(&x->todo);
+    tb_uidset_free(&x->pending);
     tb_uidset_free(&x->arrived);
     tb_uidset_free(&x->own);
     free(x);
@@ -218,10 +218,10 @@ static bool in_uids(const struct imap_session *s, const struct context *c)
 
 static void look_at(struct imap_contexts *x, uint32_t first, uint32_t last)
 {
-    struct tb_uidset *todo = &x->todo;
-    tb_uidset_add(todo, first, last);
-    if (todo->n > TODO_RANGES_MAX)
-        tb_uidset_add(todo, todo->v[0].first, todo->v[todo->n - 1].last);
+    struct tb_uidset *pending = &x->pending;
+    tb_uidset_add(pending, first, last);
+    if (pending->n > PENDING_RANGES_MAX)
+        tb_uidset_add(pending, pending->v[0].first, pending->v[pending->n - 1].last);
 }
 
 /* leave: of what is about to be told as expunged, take a context's part out of its result; it is told first. */
@@ -254,7 +254,7 @@ static void going(struct imap_contexts *x, const struct tb_uidset *gone)
         tb_uidset_intersect(gone, &x->v[i]->result, &hit);
         for (size_t k = 0; k < hit.n; k++)
             look_at(x, hit.v[k].first, hit.v[k].last);
-        x->todo.failed |= hit.failed;
+        x->pending.failed |= hit.failed;
     }
     tb_uidset_free(&hit);
 }
@@ -471,7 +471,7 @@ static bool due(struct imap_session *s, const struct imap_contexts *x)
     bool aged = false;
     for (size_t i = 0; i < x->n; i++)
         aged |= x->v[i]->timed && now_s(s) - x->v[i]->ran_s >= CONTEXT_AGE_S;
-    return x->todo.n > 0 || aged;
+    return x->pending.n > 0 || aged;
 }
 
 bool imap_contexts_tell(struct imap_session *s)
@@ -484,8 +484,8 @@ bool imap_contexts_tell(struct imap_session *s)
     if (!x->active) {
         if (!due(s, x))
             return true;
-        x->now = x->todo;
-        tb_uidset_init(&x->todo);
+        x->now = x->pending;
+        tb_uidset_init(&x->pending);
         tb_uidset_subtract(&x->arrived, &x->own, &x->fresh);
         tb_uidset_clear(&x->arrived);
         tb_uidset_clear(&x->own);

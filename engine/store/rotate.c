@@ -5,7 +5,8 @@
  * A new one is due when the log has grown by index_copy_log_bytes since the newest, when that is index_copy_hours old
  * and there is anything new, when there is none at all, or when somebody waits for it (tb_rotation_want; for a large
  * index at most every ten minutes). It takes the place of the older one, which stays whole until its successor is
- * verified. A floor pin keeps the log behind each. Thread: the shard's owner.
+ * verified. A floor pin keeps the log behind each, and all of the log until there is a first one. Thread: the shard's
+ * owner.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #include "engine/store/copy.h"
 
 enum { FIRST_BYTES = 1 << 20, RATE_BYTES = 32 << 20, SMALL_PAGES = (32 << 20) / TB_COPY_PAGE };
+/* in front of all segments; a backup that begins pins 0, and GC tells who holds what apart by that */
+enum { BEGINNING = 1 };
 #define RETRY_NS 60000000000ull
 #define WANTED_NS 600000000000ull
 
@@ -27,7 +30,16 @@ struct tb_rotation {
     } copy[TB_COPIES];
     uint64_t ended_ns;    /* when the last one was done, or failed */
     bool failed, no_room; /* no_room: because the disk was full */
+    bool none_yet;        /* all of the log is pinned: an index could only be made again from its beginning */
 };
+
+/* unpin_all: there is a copy, or no room for one. */
+static void unpin_all(struct tb_shard *s)
+{
+    if (s->rotation->none_yet)
+        tb_pin_remove(&s->pins, BEGINNING);
+    s->rotation->none_yet = false;
+}
 
 /* note: copy i is a good one now: the log from where it ends is kept for it. */
 static enum tb_rc note(struct tb_shard *s, unsigned i, const struct tb_disk_copy *h)
@@ -40,6 +52,7 @@ static enum tb_rc note(struct tb_shard *s, unsigned i, const struct tb_disk_copy
     r->copy[i].valid = true;
     r->copy[i].applied = h->ckpt.applied;
     r->copy[i].made_ms = h->made_ms;
+    unpin_all(s);
     return TB_OK;
 }
 
@@ -51,6 +64,9 @@ enum tb_rc tb_rotation_open(struct tb_shard *s, struct tb_error *err)
     if (r == NULL)
         return tb_error_set(err, TB_LIMIT, ENOMEM, "shard %s", s->dir);
     s->rotation = r;
+    if (!tb_pin_add(&s->pins, BEGINNING))
+        return tb_error_set(err, TB_LIMIT, ENOMEM, "shard %s", s->dir);
+    r->none_yet = true;
     for (unsigned i = 0; i < TB_COPIES; i++) {
         char path[TB_COPY_PATH];
         struct tb_disk_copy h;
@@ -101,6 +117,8 @@ static bool give_up(struct tb_shard *s)
     for (unsigned i = 0; i < TB_COPIES; i++)
         if (r->copy[i].valid && (older == TB_COPIES || r->copy[i].applied < r->copy[older].applied))
             older = i;
+    if (older == TB_COPIES)
+        unpin_all(s);
     if (older == TB_COPIES || r->copy[older].applied / segment >= s->confirmed / segment)
         return false; /* a newer one would need as much of the log */
     tb_copy_path(s->dir, older, path);
